@@ -6,6 +6,9 @@ two operators are never called here (they serve object detection), so declaring 
 Every module of the bundle that imports torchvision (or timm, which does) calls :func:`define_missing` first.
 """
 
+import importlib.util
+from pathlib import Path
+
 import torch
 
 OPERATORS = ("nms", "qnms")
@@ -16,14 +19,26 @@ _library = torch.library.Library("torchvision", "FRAGMENT")
 
 
 def define_missing() -> tuple[str, ...]:
-    """Declare the torchvision operators that are not there yet.
+    """Declare the torchvision operators that torchvision itself cannot load.
 
     Returns
     -------
     tuple of str
-        The operators that this call declared; empty where torchvision's own are loaded or on a second call.
+        The operators that this call declared; empty where torchvision's own load, or on a second call.
     """
+    _load_own()
     missing = tuple(name for name in OPERATORS if not hasattr(torch.ops.torchvision, name))
     for name in missing:
         _library.define(name + SCHEMA)
     return missing
+
+
+def _load_own():
+    """Load torchvision's compiled operators if they fit this torch: a later declaration would clash."""
+    spec = importlib.util.find_spec("torchvision")
+    for folder in spec.submodule_search_locations if spec else ():
+        for library in Path(folder).glob("_C*.so"):
+            try:
+                torch.ops.load_library(library)
+            except OSError:
+                return

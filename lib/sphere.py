@@ -1,0 +1,103 @@
+"""Layer variance and variance correction: the one operation that both papers share.
+
+The *variance sphere* of a layer is the set of all its weight tensors W with Var(W) = v. As the mean of a
+trained layer is near 0, a fixed variance fixes the distance to the origin, hence "sphere". Variance
+correction projects a tensor with mean m and variance s2 onto the sphere of variance v::
+
+    W <- m + sqrt(v / s2) (W - m)
+
+Paper 1 (arXiv 2505.02604) corrects before and after the training of each step of a path, paper 2
+(arXiv 2404.04616, Algorithm 3) after the averaging of received models. Variances are population variances.
+"""
+
+import torch
+
+from lib.errors import InputError
+
+
+def is_weight(tensor):
+    """Whether a parameter is a weight tensor: two dimensions or more, so no bias and no normalisation gain."""
+    return tensor.ndim >= 2
+
+
+def variance(state):
+    """Population variance of every weight tensor.
+
+    Parameters
+    ----------
+    state : dict of str to tensor, or torch.nn.Module
+        Parameters by name; biases and normalisation parameters (one dimension) are left out.
+
+    Returns
+    -------
+    dict of str to 0-d tensor
+    """
+    state = _parameters(state)
+    return {name: tensor.var(correction=0) for name, tensor in state.items() if is_weight(tensor)}
+
+
+def correct(state, target, *, epsilon=0.0):
+    """Project tensors onto their variance spheres.
+
+    Parameters
+    ----------
+    state : dict of str to tensor
+        Parameters by name; stays as it is.
+    target : dict of str to float or 0-d tensor
+        Variance by name; tensors that are not named are returned unchanged. :func:`variance` of another
+        state is the usual target.
+    epsilon : float
+        Added to both variances. The papers' formula has 0; their reference code uses 1e-4, with which a
+        tensor of variance 1e-3 recovers only part of what it lost.
+
+    Returns
+    -------
+    dict of str to tensor
+
+    Raises
+    ------
+    InputError
+        If a target is negative or names no tensor of the state.
+    """
+    unknown = sorted(set(target) - set(state))
+    if unknown:
+        raise InputError(f"target: '{unknown[0]}' is not a tensor of the state")
+    corrected = dict(state)
+    for name, value in target.items():
+        if value < 0:
+            raise InputError(f"target of '{name}'={float(value)}: a variance cannot be negative")
+        corrected[name] = correct_(state[name].detach().clone(), value, epsilon=epsilon)
+    return corrected
+
+
+def correct_(tensor, target, *, stacked=False, epsilon=0.0):
+    """Project a tensor onto the sphere of variance ``target``, in place and without host synchronisation.
+
+    Parameters
+    ----------
+    tensor : tensor
+        One weight tensor, or with ``stacked`` a stack (N, ...) of the same weight tensor of N nodes.
+    target : float or tensor
+        A number, or with ``stacked`` a tensor (N,).
+    stacked : bool
+        Whether the first dimension counts nodes, each with a sphere of its own.
+    epsilon : float
+        As in :func:`correct`.
+
+    Returns
+    -------
+    tensor
+        The same tensor. A constant tensor (variance 0, one element) has no direction to grow in and stays.
+    """
+    rows = tensor.view(len(tensor), -1) if stacked else tensor.view(1, -1)
+    found, mean = torch.var_mean(rows, dim=1, correction=0)
+    target = torch.as_tensor(target, dtype=tensor.dtype, device=tensor.device)
+    # Rounding gives a constant tensor a variance of about (machine epsilon x mean)^2 instead of 0.
+    rounding = (8 * torch.finfo(tensor.dtype).eps * mean).square()
+    scale = torch.where(found > rounding, ((target + epsilon) / (found + epsilon)).sqrt(), 1.0)
+    rows.mul_(scale[:, None]).add_((mean * (1 - scale))[:, None])
+    return tensor
+
+
+def _parameters(state):
+    return dict(state.named_parameters()) if isinstance(state, torch.nn.Module) else state

@@ -1,0 +1,208 @@
+"""Train a mode, evaluate it, re-estimate its batch norm.
+
+A *mode* is a well-trained network. Optimisers are torch's; the learning rate is a function of the step, so
+that a training that was interrupted continues with bit-identical results from its checkpoint.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lib import seeds
+from lib.checkpoint import NoCheckpoint
+from lib.errors import InputError
+
+OPTIMISERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "onecycle", "cosine", "step")
+
+
+class Score(NamedTuple):
+    """Mean cross entropy and accuracy over a split."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a mode is trained (cross entropy, no label smoothing).
+
+    Parameters
+    ----------
+    epochs, batch : int
+        Passes over the training split and images in a mini-batch.
+    optimiser : {"sgd", "adamw"}
+    lr, momentum, weight_decay : float
+        Momentum counts for SGD only.
+    schedule : {"constant", "onecycle", "cosine", "step"}
+        onecycle: cosine from lr/25 up to lr over the first 30 % of the steps, then down to lr/250,000, as
+        torch's default; step: times 0.1 at each of ``milestones``.
+    warmup : int
+        Epochs of linear warm-up before the schedule.
+    milestones : tuple of int
+        Epochs, for the step schedule.
+    """
+
+    epochs: int = 20
+    batch: int = 64
+    optimiser: str = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup: int = 0
+    milestones: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        for name, allowed in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name}='{getattr(self, name)}': choose one of {', '.join(allowed)}")
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not self.lr > 0:
+            raise InputError(f"lr={self.lr}: must be larger than 0")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum={self.momentum}: must be in [0, 1)")
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay={self.weight_decay}: must be 0 or larger")
+
+    def rate(self, step, per_epoch):
+        """Learning rate of a step (0-based)."""
+        warm, total = self.warmup * per_epoch, self.epochs * per_epoch
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        progress = (step - warm) / max(1, total - warm - 1)
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * progress)) / 2
+        if self.schedule == "onecycle":
+            return self.lr * _one_cycle(progress)
+        if self.schedule == "step":
+            return self.lr * 0.1 ** sum(step >= m * per_epoch for m in self.milestones)
+        return self.lr
+
+
+def _one_cycle(progress, rise=0.3, first=1 / 25, last=1 / 250_000):
+    start, end, share = (first, 1, progress / rise) if progress < rise else (1, last, (progress - rise) / (1 - rise))
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
+    """Train a model in place, until it is a mode.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On the task's device.
+    task : lib.task.Task
+    recipe : Recipe
+    seed : int
+        Of the order of the data, the augmentation and what the model draws itself (dropout).
+    checkpoint : lib.checkpoint.Checkpoint, optional
+        Where to keep the state every few seconds and find it again.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same model, in eval mode.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite; the message names the epoch.
+    """
+    batches = task.batches(seeds.derive(seed, "training"), recipe.batch)
+    optimiser = _optimiser(model, recipe)
+    step = _resume(model, optimiser, checkpoint)
+    total = recipe.epochs * batches.per_epoch
+    model.train()
+    while step < total:
+        x, y = batches.get(step)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate(step, batches.per_epoch)
+        with seeds.scope(seed, "training", step):
+            loss = F.cross_entropy(model(x), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        step += 1
+        if step % batches.per_epoch == 0 and not torch.isfinite(loss):
+            raise FloatingPointError(f"training diverged in epoch {step // batches.per_epoch}: loss {float(loss)}")
+        if checkpoint.due():
+            checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
+    return model.eval()
+
+
+def _optimiser(model, recipe):
+    options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **options)
+    return torch.optim.AdamW(model.parameters(), **options)
+
+
+def _optimiser_state(optimiser):
+    return {str(index): dict(entry) for index, entry in optimiser.state_dict()["state"].items()}
+
+
+def _resume(model, optimiser, checkpoint):
+    state = checkpoint.load()
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    entries = {int(index): entry for index, entry in state["optimiser"].items()}
+    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    return state["step"]
+
+
+@torch.no_grad()
+def evaluate(model, split, *, batch=2048):
+    """Loss and accuracy of a model, in eval mode, over a whole split.
+
+    Returns
+    -------
+    Score
+    """
+    was_training = model.training
+    model.eval()
+    loss = torch.zeros((), device=split.x.device, dtype=torch.float64)
+    right = torch.zeros((), device=split.x.device, dtype=torch.int64)
+    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
+        logits = model(x)
+        loss += F.cross_entropy(logits, y, reduction="sum")
+        right += (logits.argmax(1) == y).sum()
+    model.train(was_training)
+    return Score(float(loss) / len(split), float(right) / len(split))
+
+
+def batch_norms(model):
+    """The batch-norm modules of a model that keep running statistics."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [m for m in model.modules() if isinstance(m, kinds) and m.track_running_stats]
+
+
+@torch.no_grad()
+def reestimate_batch_norm(model, x, *, batch=1024):
+    """Set running statistics to those of images ``x``, after weights were averaged or interpolated.
+
+    Statistics of an average of networks are not the average of their statistics, so that a network whose
+    weights were moved without training says nothing in eval mode before this. The statistics are the plain
+    average over batches; models without batch norm are left alone at no cost.
+    """
+    norms = batch_norms(model)
+    if not norms:
+        return model
+    was_training, momenta = model.training, [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for part in x.split(batch):
+        model(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.train(was_training)

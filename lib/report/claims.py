@@ -1,0 +1,191 @@
+"""Claims: what the papers say, compared with what the notebooks measured.
+
+A notebook records a quantity by name, ``claims.record("gossip.plain.final_accuracy", 0.1)``; the file
+``data/claims.csv`` says what it should be, at which profiles, and how we know. :func:`check` compares and
+writes ``results/<profile>/claims.md``. A claim that does not hold is reported, never tuned away: a row that
+is known not to be reproduced says so in its column `expected`, with the reason in `evidence`.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import paths
+from lib.errors import InputError
+from lib.report import context
+
+RELATIONS: dict[str, Callable[[float, float, float], bool]] = {
+    "<": lambda ours, value, _: ours < value,
+    ">": lambda ours, value, _: ours > value,
+    "within": lambda ours, value, tolerance: abs(ours - value) <= tolerance,
+}
+EXPECTED = ("reproduced", "not reproduced")
+FAILURES = ("not reproduced", "not recorded")
+
+_recorded: dict[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of ``data/claims.csv``: at `profiles`, `quantity` is `relation` `value` (plus or minus `tolerance`)."""
+
+    id: str
+    paper: str
+    item: str
+    sentence: str
+    quantity: str
+    relation: str
+    value: float
+    tolerance: float
+    profiles: tuple[str, ...]
+    source: str
+    evidence: str
+    expected: str = "reproduced"
+
+    def __post_init__(self):
+        for name, allowed in (("relation", RELATIONS), ("expected", EXPECTED)):
+            if getattr(self, name) not in allowed:
+                choices = ", ".join(allowed)
+                raise InputError(f"claim {self.id}: {name}={getattr(self, name)!r}: expected one of {choices}")
+        if (self.relation == "within") != (self.tolerance > 0):
+            raise InputError(f"claim {self.id}: tolerance={self.tolerance:g}: 'within' needs one > 0, < and > none")
+        if self.expected == "not reproduced" and not self.evidence:
+            raise InputError(f"claim {self.id}: expected='not reproduced' needs its reason in the column evidence")
+
+    @property
+    def threshold(self) -> str:
+        """What the quantity should be, for people."""
+        return f"{self.value:g} ± {self.tolerance:g}" if self.tolerance else f"{self.relation} {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what was measured; `result` says in words how they compare."""
+
+    claim: Claim
+    ours: float | None
+    result: str
+
+    @property
+    def failed(self) -> bool:
+        """True for a claim that should hold here and does not."""
+        return self.result in FAILURES
+
+
+def record(quantity: str, value: float) -> None:
+    """Record a measured quantity of the running notebook, under ``results/<profile>/quantities``.
+
+    Parameters
+    ----------
+    quantity : str
+        Its name in ``data/claims.csv``; other names are kept too.
+    value : float
+        A number or bool; infinity and NaN are allowed ("never reached") and fail most claims.
+    """
+    try:
+        _recorded[quantity] = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"claims.record({quantity!r}): value={value!r}: expected a number") from None
+    path = context.results() / "quantities" / f"{context.notebook()}.json"
+    context.write(path, json.dumps(_recorded, indent=1, sort_keys=True) + "\n")
+
+
+def load(file: Path = paths.DATA / "claims.csv") -> list[Claim]:
+    """All claims of `file`; `InputError` names the row that is not usable."""
+    rows = read_rows(file)
+    for row in rows:
+        row["profiles"] = tuple(row["profiles"].split())
+        row["expected"] = row.get("expected") or "reproduced"
+        try:
+            row["value"], row["tolerance"] = float(row["value"]), float(row["tolerance"] or 0)
+        except ValueError:
+            raise InputError(
+                f"{file.name}: claim {row['id']}: value and tolerance must be numbers, "
+                f"got {row['value']!r} and {row['tolerance']!r}"
+            ) from None
+    return [Claim(**row) for row in rows]
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Rows of a csv file with a header, as dictionaries of text."""
+    with open(file, newline="", encoding="utf-8") as stream:
+        return [{name: text.strip() for name, text in row.items()} for row in csv.DictReader(stream)]
+
+
+def judge(profile: str, *, claims: list[Claim] | None = None, folder: Path | None = None) -> list[Verdict]:
+    """Compare the claims of `profile` with the quantities recorded in `folder` (default: its results)."""
+    folder = folder or paths.RESULTS / profile
+    files = sorted((folder / "quantities").rglob("*.json"))
+    measured = {name: value for file in files for name, value in json.loads(file.read_text()).items()}
+    ran = {file.relative_to(folder / "quantities").with_suffix("").as_posix() for file in files}
+    notebooks = {row["item"]: row["notebook"].split() for row in read_rows(paths.DATA / "items.csv")}
+    return [
+        _verdict(claim, measured.get(claim.quantity), complete=ran.issuperset(notebooks.get(claim.item, ())))
+        for claim in (load() if claims is None else claims)
+        if profile in claim.profiles
+    ]
+
+
+def _verdict(claim, ours, *, complete):
+    """`complete`: all notebooks of the claim's item have run, so its quantity should be there."""
+    if ours is None:
+        return Verdict(claim, None, "not recorded" if complete else "not run")
+    holds = RELATIONS[claim.relation](ours, claim.value, claim.tolerance)
+    if claim.expected == "reproduced":
+        return Verdict(claim, ours, "reproduced" if holds else "not reproduced")
+    return Verdict(claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})")
+
+
+def check(profile: str, *, folder: Path | None = None) -> list[Verdict]:
+    """Judge the claims of `profile`, write ``claims.md`` beside its results, and return the verdicts."""
+    folder = folder or paths.RESULTS / profile
+    verdicts = judge(profile, folder=folder)
+    lines = [
+        f"Claims of the papers at profile {profile}. Which claim, from where, with what evidence: data/claims.csv.",
+        "",
+        "| claim | paper, item | expected | ours | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {v.claim.sentence} | {v.claim.paper}, {v.claim.item} | {v.claim.threshold} | {_number(v.ours)} | {v.result} |"
+        for v in verdicts
+    ]
+    context.write(folder / "claims.md", "\n".join(lines) + "\n")
+    return verdicts
+
+
+def show(verdicts: list[Verdict]) -> int:
+    """Print a table of verdicts; returns the exit code, 1 if a claim fails that should hold."""
+    width = max((len(v.claim.id) for v in verdicts), default=0)
+    for v in verdicts:
+        print(f"{v.claim.id:{width}}  {v.claim.threshold:>16}  {_number(v.ours):>10}  {v.result}")
+    failed = sum(v.failed for v in verdicts)
+    held = sum(v.result.startswith("reproduced") for v in verdicts)
+    print(f"{held} of {len(verdicts)} claims reproduced" + (f", {failed} FAILED" if failed else ""))
+    return int(failed > 0)
+
+
+def _number(value):
+    return "" if value is None else f"{value:.4g}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: ``python -m lib.report.claims --profile laptop``."""
+    parser = argparse.ArgumentParser(prog="claims", description=main.__doc__)
+    parser.add_argument("--profile", default="laptop")
+    profile = parser.parse_args(arguments).profile
+    try:
+        if not (paths.RESULTS / profile).is_dir():
+            raise InputError(f"profile={profile}: no results; run: make reproduce PROFILE={profile}")
+        return show(check(profile))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Tables: csv for machines, markdown for people, LaTeX (booktabs) for papers; bytes that repeat."""
+
+from numbers import Real
+
+from pandas import DataFrame
+
+from lib.report import context
+from lib.report.figures import csv
+
+
+def save(df: DataFrame, name: str, *, caption: str, source: str) -> DataFrame:
+    """Save a table.
+
+    Parameters
+    ----------
+    df : DataFrame
+        A named index becomes the first column; another index is left out.
+    name : str
+        File name without suffix: lower-case words and numbers joined by dashes.
+    caption : str
+        One sentence; says what the rows are.
+    source : str
+        The data set and model, such as "digits, LeNet5".
+
+    Returns
+    -------
+    DataFrame
+        What was saved, for display.
+    """
+    path = context.target("tables", name)
+    table = df.reset_index() if any(df.index.names) else df.reset_index(drop=True)
+    note = f"{caption} (data: {source}; profile: {context.profile()})"
+    context.write(path.with_suffix(".csv"), csv(table))
+    context.write(path.with_suffix(".md"), f"{note}\n\n{markdown(table)}\n")
+    context.write(path.with_suffix(".tex"), _latex(table, note, label=f"tab:{name}"))
+    return table
+
+
+def markdown(table: DataFrame) -> str:
+    """`table` as a markdown table with four significant digits."""
+    cells = table.map(_short).map(lambda text: text.replace("|", "\\|"))
+    return cells.to_markdown(index=False, disable_numparse=True)
+
+
+def _latex(table, caption, label):
+    style = table.map(_short).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    return style.to_latex(hrules=True, caption=caption, label=label, position_float="centering")
+
+
+def _short(value):
+    number = isinstance(value, Real) and not isinstance(value, bool | int)
+    return f"{value:.4g}" if number else str(value)

@@ -31,5 +31,5 @@ def data_dir() -> Path:
         return DOWNLOADS
     folder = (ROOT / Path(given).expanduser()).resolve()
     if not folder.is_dir():
-        raise InputError(f"DATA_DIR={given}: no such folder; unset it, or name the folder with your data sets")
+        raise InputError(f"DATA_DIR={given}: no such folder; unset it, or name the one with your data sets")
     return folder

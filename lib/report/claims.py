@@ -31,7 +31,7 @@ _recorded: dict[str, float] = {}
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of ``data/claims.csv``: at `profiles`, `quantity` is `relation` `value` (plus or minus `tolerance`)."""
+    """One row of ``data/claims.csv``: at `profiles`, `quantity` is `relation` `value`."""
 
     id: str
     paper: str
@@ -50,11 +50,17 @@ class Claim:
         for name, allowed in (("relation", RELATIONS), ("expected", EXPECTED)):
             if getattr(self, name) not in allowed:
                 choices = ", ".join(allowed)
-                raise InputError(f"claim {self.id}: {name}={getattr(self, name)!r}: expected one of {choices}")
+                raise InputError(
+                    f"claim {self.id}: {name}={getattr(self, name)!r}: expected one of {choices}"
+                )
         if (self.relation == "within") != (self.tolerance > 0):
-            raise InputError(f"claim {self.id}: tolerance={self.tolerance:g}: 'within' needs one > 0, < and > none")
+            raise InputError(
+                f"claim {self.id}: tolerance={self.tolerance:g}: 'within' needs one > 0, < and > none"
+            )
         if self.expected == "not reproduced" and not self.evidence:
-            raise InputError(f"claim {self.id}: expected='not reproduced' needs its reason in the column evidence")
+            raise InputError(
+                f"claim {self.id}: expected='not reproduced' needs its reason in the column evidence"
+            )
 
     @property
     def threshold(self) -> str:
@@ -137,7 +143,9 @@ def _verdict(claim, ours, *, complete):
     holds = RELATIONS[claim.relation](ours, claim.value, claim.tolerance)
     if claim.expected == "reproduced":
         return Verdict(claim, ours, "reproduced" if holds else "not reproduced")
-    return Verdict(claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})")
+    return Verdict(
+        claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})"
+    )
 
 
 def check(profile: str, *, folder: Path | None = None) -> list[Verdict]:
@@ -145,14 +153,15 @@ def check(profile: str, *, folder: Path | None = None) -> list[Verdict]:
     folder = folder or paths.RESULTS / profile
     verdicts = judge(profile, folder=folder)
     lines = [
-        f"Claims of the papers at profile {profile}. Which claim, from where, with what evidence: data/claims.csv.",
+        f"Claims of the papers at profile {profile}. Sources and evidence: data/claims.csv.",
         "",
         "| claim | paper, item | expected | ours | verdict |",
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {v.claim.sentence} | {v.claim.paper}, {v.claim.item} | {v.claim.threshold} | {_number(v.ours)} | {v.result} |"
+        f"| {c.sentence} | {c.paper}, {c.item} | {c.threshold} | {_number(v.ours)} | {v.result} |"
         for v in verdicts
+        for c in [v.claim]
     ]
     context.write(folder / "claims.md", "\n".join(lines) + "\n")
     return verdicts

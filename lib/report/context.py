@@ -25,7 +25,7 @@ def profile() -> str:
 
 
 def notebook() -> str:
-    """Name of the running notebook, such as "gossip/03-variance-correction"; "interactive" without the runner."""
+    """Name of the running notebook, such as "gossip/03-correction"; "interactive" without the runner."""
     return os.environ.get("LIB_NOTEBOOK") or "interactive"
 
 

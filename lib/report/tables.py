@@ -43,7 +43,9 @@ def markdown(table: DataFrame) -> str:
 
 
 def _latex(table, caption, label):
-    style = table.map(_short).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    style = (
+        table.map(_short).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    )
     return style.to_latex(hrules=True, caption=caption, label=label, position_float="centering")
 
 

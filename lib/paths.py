@@ -13,8 +13,8 @@ DOWNLOADS = DATA / "downloads"
 CACHE = ROOT / os.environ.get("LIB_CACHE", DATA / "cache")
 
 
-def data_dir() -> Path:
-    """Folder with the user's data sets: the environment variable ``DATA_DIR``, else where downloads go.
+def data_dir() -> Path | None:
+    """Folder with the user's data sets: the environment variable ``DATA_DIR``; None if it is not set.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def data_dir() -> Path:
     """
     given = os.environ.get("DATA_DIR", "").strip()
     if not given:
-        return DOWNLOADS
+        return None
     folder = (ROOT / Path(given).expanduser()).resolve()
     if not folder.is_dir():
         raise InputError(f"DATA_DIR={given}: no such folder; unset it, or name the one with your data sets")

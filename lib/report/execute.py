@@ -28,12 +28,12 @@ LONGEST_MESSAGE = 300
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to run: `changes` are parameters that differ from its own, a new `key` means to run it."""
+    """A notebook to run; of its parameters, `changes` differ from its own; a new `key` means to run it."""
 
     name: str
     source: Path
-    profile: str
     results: Path
+    values: dict[str, Any] = field(hash=False)
     changes: dict[str, Any] = field(hash=False)
     key: str
 
@@ -63,12 +63,14 @@ def up_to_date(job: Job) -> bool:
 
 
 def execute(
-    job: Job, *, started: Callable[[subprocess.Popen], None], progress: Callable[[str], None]
+    job: Job, *, lock: int, started: Callable[[subprocess.Popen], None], progress: Callable[[str], None]
 ) -> Outcome:
     """Run `job`; the executed notebook, its html and the manifest of its files appear only if it succeeds.
 
     Parameters
     ----------
+    lock : int
+        File descriptor that the process holds open, so that a lock outlives a runner that was killed.
     started : callable
         Gets the process, so that the caller can end it.
     progress : callable
@@ -79,7 +81,7 @@ def execute(
     partial.parent.mkdir(parents=True, exist_ok=True)
     written.unlink(missing_ok=True)
     process = subprocess.Popen(
-        _command(job, partial), env=_environment(job), stderr=subprocess.PIPE, cwd=paths.ROOT
+        _command(job, partial), env=_environment(job), stderr=subprocess.PIPE, cwd=paths.ROOT, pass_fds=[lock]
     )
     started(process)
     tail = _follow(process, progress)
@@ -99,7 +101,7 @@ def _command(job, output):
 def _environment(job):
     own = {
         "LIB_RESULTS": str(job.results),
-        "LIB_PROFILE": job.profile,
+        "LIB_PROFILE": job.results.name,
         "LIB_NOTEBOOK": job.name,
         "LIB_WRITTEN": str(job.executed(".written")),
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, whatever else is installed

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import nbformat
 
-from lib import paths
+from lib import paths, runs
 from lib.errors import InputError
 from lib.report import claims, parameters
 from lib.report.display import Display
@@ -61,7 +61,7 @@ def plan(
     changes : dict
         Parameters for every selected notebook; results then go to ``results/<profile>-custom``.
     device : str
-        Set for every notebook with a parameter `device`, unless "auto".
+        What "auto" means in the notebooks.
 
     Raises
     ------
@@ -78,11 +78,10 @@ def plan(
     for name, path in chosen.items():
         notebook = nbformat.read(path, as_version=4)
         own = parameters.declared(notebook, name=name)
-        placed = {"device": device} if device != "auto" and "device" in own else {}
-        given = {**by_profile.get(name, {}), **placed, **changes}
-        values = parameters.apply(own, given, notebook=name)
+        values = parameters.apply(own, {**by_profile.get(name, {}), **changes}, notebook=name)
         different = {key: value for key, value in values.items() if value != own[key].value}
-        jobs.append(Job(name, path, profile, results, different, _key(path, profile, values)))
+        key = _key(notebook, [results.name, device, values])
+        jobs.append(Job(name, path, results, values, different, key))
     return jobs
 
 
@@ -97,17 +96,31 @@ def _check_device(device):
             raise InputError(f"device={device!r}: not available on this machine; expected auto or cpu")
 
 
-def _key(path, profile, values):
-    """What decides whether a notebook must run again: its source, parameters, the code and versions below."""
-    below = [paths.ROOT / "requirements.txt", *sorted((paths.ROOT / "lib").rglob("*.py"))]
-    style = Path(__file__).with_name("style.mplstyle")
-    parts = [json.dumps([profile, values], sort_keys=True).encode()]
-    parts += [file.read_bytes() for file in (path, style, *below)]
-    return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+def _key(notebook, settings):
+    """What decides whether a notebook must run again: source, settings, the code and versions below it."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    parts = [
+        json.dumps(settings, sort_keys=True),
+        *(cell.source for cell in notebook.cells),
+        runs.code_hash_of_source(code),
+        Path(__file__).with_name("style.mplstyle").read_text(),
+        (paths.ROOT / "requirements.txt").read_text(),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def check_data(jobs: list[Job]) -> None:
-    """Raise `InputError` if a data set that a notebook asks for by its parameter `data` is not there."""
+    """Raise `InputError` if a data set that a notebook names in its parameter `data` is not there."""
+    names = {name for job in jobs for name in _listed(job.values.get("data"))}
+    if names:
+        from lib import task  # two seconds that a run with nothing to do need not spend
+
+        for name in sorted(names):
+            task.check_available(name)
+
+
+def _listed(value):
+    return [value] if isinstance(value, str) else value or []
 
 
 def run(jobs: list[Job], *, side_by_side: int = 1, again: bool = False) -> list[Outcome]:
@@ -117,24 +130,34 @@ def run(jobs: list[Job], *, side_by_side: int = 1, again: bool = False) -> list[
     -------
     list of Outcome
         One for each notebook that ran, in the order of `jobs`.
+
+    Raises
+    ------
+    InputError
+        If a data set is missing, or another run holds the results folder; nothing has run then.
     """
     waiting = [job for job in jobs if again or not up_to_date(job)]
+    check_data(waiting)
     with Display(len(jobs)) as display:
         for job in jobs:
             if job not in waiting:
                 display.finished(job.name, "reused")
         if not waiting:
             return []
-        with _alone(waiting[0].results), ThreadPoolExecutor(side_by_side) as pool:
-            return _run_all(waiting, pool, display)
+        with (
+            _alone(waiting[0].results) as lock,
+            runs.local_cluster(),
+            ThreadPoolExecutor(side_by_side) as pool,
+        ):
+            return _run_all(waiting, lock, pool, display)
 
 
-def _run_all(jobs, pool, display):
+def _run_all(jobs, lock, pool, display):
     processes = []
 
     def one(job):
         outcome = execute(
-            job, started=processes.append, progress=lambda cells: display.running(job.name, cells)
+            job, lock=lock, started=processes.append, progress=lambda cells: display.running(job.name, cells)
         )
         display.finished(
             job.name, f"FAILED, {outcome.error}" if outcome.error else f"{outcome.seconds:.0f} s"
@@ -166,7 +189,7 @@ def _alone(results):
             raise InputError(
                 f"{os.path.relpath(results)}: another run is writing there; wait for it to end"
             ) from None
-        yield
+        yield lock.fileno()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -199,7 +222,7 @@ def _main(options):
     changes = parameters.parse_assignments(options.parameters)
     jobs = plan(options.profile, options.notebooks, changes, device=options.device)
     paths.data_dir()
-    check_data(jobs)
+    os.environ["DEVICE"] = options.device
     outcomes = run(jobs, side_by_side=options.jobs, again=options.again)
     failed = any(outcome.error for outcome in outcomes)
     if options.only_run:

@@ -3,6 +3,7 @@
 from numbers import Real
 
 from pandas import DataFrame
+from pandas.api.types import is_numeric_dtype
 
 from lib.report import context
 from lib.report.figures import csv
@@ -39,14 +40,18 @@ def save(df: DataFrame, name: str, *, caption: str, source: str) -> DataFrame:
 def markdown(table: DataFrame) -> str:
     """`table` as a markdown table with four significant digits."""
     cells = table.map(_short).map(lambda text: text.replace("|", "\\|"))
-    return cells.to_markdown(index=False, disable_numparse=True)
+    sides = ["right" if is_numeric_dtype(kind) else "left" for kind in table.dtypes]
+    return cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
 
 
 def _latex(table, caption, label):
     style = (
         table.map(_short).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     )
-    return style.to_latex(hrules=True, caption=caption, label=label, position_float="centering")
+    sides = "".join("r" if is_numeric_dtype(kind) else "l" for kind in table.dtypes)
+    return style.to_latex(
+        hrules=True, caption=caption, label=label, position_float="centering", column_format=sides
+    )
 
 
 def _short(value):

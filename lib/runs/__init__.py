@@ -1,0 +1,119 @@
+"""Runs: pure functions of frozen configs, computed once, kept on disk, spread over a Dask cluster.
+
+    outcomes = runs.map(experiments.m2m, configs)
+
+A run's key is made from its function, its config and the parsed source of all modules it uses, so a changed
+comment keeps a result and a changed formula does not. What is finished is never computed again, what was
+interrupted continues from its checkpoint, what is damaged is noticed and run again.
+"""
+
+import logging
+import os
+import shutil
+
+from lib.runs import cache, work
+from lib.runs.code import code_hash, code_hash_of_source
+
+__all__ = ["RunFailed", "code_hash", "code_hash_of_source", "local_cluster", "map", "one"]
+log = logging.getLogger(__name__)
+
+
+class RunFailed(RuntimeError):  # noqa: N818 - what happened, not whose fault
+    """Some runs of a map failed; the message is one line, the results of the other runs are kept."""
+
+
+def map(function, configs, *, label=None):
+    """The outcomes of ``function`` for each config, from the cache where they are there.
+
+    Parameters
+    ----------
+    function : callable
+        At the top level of a module: ``function(config, checkpoint)`` returns a dict of numbers, strings,
+        bools, lists, ``torch.Tensor``, ``pandas.DataFrame`` and dicts of these. A pure function: all its
+        randomness comes from seeds in the config. ``checkpoint`` is a :class:`lib.checkpoint.Checkpoint`.
+    configs : iterable of frozen dataclasses
+        Equal configs run once and share an outcome.
+    label : str, optional
+        The name in messages; default: the function's.
+
+    Returns
+    -------
+    list of dict
+        In the order of ``configs``, exactly as the cache gives them, whether they were there or not.
+
+    Raises
+    ------
+    RunFailed
+        After all runs have ended, if some failed.
+    lib.errors.InputError
+        If function or configs cannot be the subject of a run, or the scheduler does not answer.
+    """
+    label = label or function.__name__
+    wanted = [(cache.entry(function, config), config) for config in configs]
+    entries = {entry.key: entry for entry, _ in wanted}
+    found = {key: cache.read(entry) for key, entry in entries.items()}
+    jobs = {entry.key: config for entry, config in wanted if found[entry.key] is None}
+    print(f"{label}: {len(entries)} run{'s' * (len(entries) != 1)}, {len(entries) - len(jobs)} reused, "
+          f"{len(jobs)} to run", flush=True)
+    failures = {}
+    for key, outcome in _outcomes(function, jobs, label):
+        try:
+            found[key] = _keep(entries[key], outcome)
+        except Exception as error:  # one run's failure must not cost the others
+            failures[f"{_brief(jobs[key])}: {type(error).__name__}: {_first_line(error)}"] = error
+    if failures:
+        first, cause = next(iter(failures.items()))
+        raise RunFailed(f"{label}: {len(failures)} of {len(jobs)} runs failed: {first}") from cause
+    return [found[entry.key] for entry, _ in wanted]
+
+
+def one(function, config, *, label=None):
+    """The outcome of a single run; see :func:`map`."""
+    return map(function, [config], label=label)[0]
+
+
+def local_cluster(workers=None):
+    """A context with one local Dask cluster; see :func:`lib.runs.cluster.local_cluster`."""
+    from lib.runs import cluster  # takes a second to load: only where something runs
+
+    return cluster.local_cluster(workers)
+
+
+def _outcomes(function, jobs, label):
+    """Pairs of key and outcome, or exception, as they come: from this process or from a cluster."""
+    if not jobs:
+        return ()
+    cache.require_writable([cache.entry(function, config) for config in jobs.values()])
+    if work.inside_a_run() or (len(jobs) == 1 and not os.environ.get("DASK_SCHEDULER_ADDRESS")):
+        return _in_process(function, jobs)
+    from lib.runs import cluster
+
+    return cluster.outcomes(function, jobs, label)
+
+
+def _in_process(function, jobs):
+    for key, config in jobs.items():
+        try:
+            outcome = work.execute(function, config, key)
+        except Exception as error:  # reported as that run's failure, like a worker's
+            outcome = error
+        yield key, outcome
+
+
+def _keep(entry, outcome):
+    """Write an outcome to the cache and give back what the cache will give."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    packed, about = outcome
+    cache.write(entry, packed, about)
+    shutil.rmtree(entry.checkpoints, ignore_errors=True)
+    return cache.unpack(*packed)
+
+
+def _brief(config, width=100):
+    text = repr(config)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _first_line(error):
+    return (str(error).strip() or "no message").splitlines()[0]

@@ -1,0 +1,81 @@
+"""What a worker does: one run, on one thread, with its checkpoint; the outcome goes back packed.
+
+The client alone writes the cache, so a worker needs no common file system; where there is one, a run whose
+worker was lost continues from its checkpoint on another. One thread for every run, in a worker or in the
+caller's process, makes the order of all sums the same: the same bytes whatever the number of workers.
+"""
+
+import contextlib
+import os
+import platform
+import threading
+import time
+from importlib import metadata
+
+import torch
+
+from lib import seeds
+from lib.checkpoint import Checkpoint
+from lib.runs import cache, code
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "networkx")
+_here = threading.local()
+
+
+def inside_a_run():
+    """True when this thread is executing a run, which may ask for runs of its own."""
+    return getattr(_here, "running", False)
+
+
+def execute(function, config, key):
+    """Run ``function(config, checkpoint)``.
+
+    Returns
+    -------
+    packed : (str, bytes)
+        See :func:`lib.runs.cache.pack`.
+    about : dict
+        Versions, device, host and seconds.
+
+    Raises
+    ------
+    RuntimeError
+        If the code here is not the code that the client asked for.
+    """
+    entry = cache.entry(function, config)
+    code.require_current(function)
+    if entry.key != key:
+        raise RuntimeError(f"worker on {platform.node()} has another version of the code than the client; "
+                           "bring it up to date and restart it")
+    started = time.perf_counter()
+    with _one_thread(), seeds.scope(0):  # a draw from the global generator must not depend on former runs
+        packed = cache.pack(function(config, Checkpoint(entry.checkpoints, checkpoint_seconds())))
+    return packed, about(time.perf_counter() - started)
+
+
+def checkpoint_seconds():
+    """Seconds between the saves of a run's state: ``LIB_CHECKPOINT_SECONDS``, else 5."""
+    return float(os.environ.get("LIB_CHECKPOINT_SECONDS") or 5.0)
+
+
+def about(seconds):
+    """The circumstances of a run."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    gpu = torch.cuda.is_initialized()
+    device = torch.cuda.get_device_name() if gpu else f"CPU {torch.backends.cpu.get_cpu_capability()}"
+    return {"seconds": seconds, "device": device, "host": platform.node(), "versions": versions}
+
+
+@contextlib.contextmanager
+def _one_thread():
+    threads, outer = torch.get_num_threads(), inside_a_run()
+    torch.set_num_threads(1)
+    _here.running = True
+    try:
+        yield
+    finally:
+        _here.running = outer
+        torch.set_num_threads(threads)

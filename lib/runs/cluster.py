@@ -2,7 +2,7 @@
 
 One thread a worker and a share of the memory each. The key of a run is the key of its Dask task, so two
 notebooks that ask one cluster for the same run get it once. A lost worker costs its run, which starts
-again elsewhere from its checkpoint; a run that loses its worker three times is given up, the others go on.
+again elsewhere from its checkpoint; one that loses worker after worker is given up, the others go on.
 """
 
 import contextlib
@@ -23,11 +23,12 @@ from lib.runs.progress import progress
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 _SETTINGS = {
-    "distributed.scheduler.allowed-failures": 2,
+    "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.memory.target": False,  # results are small and go home at once: never spill
     "distributed.worker.memory.spill": False,
     "distributed.admin.tick.limit": "1h",  # a busy machine is no news
 }
+_LOST = "its workers were lost (killed for memory?); give each worker more memory or set LIB_WORKERS lower"
 
 
 @contextlib.contextmanager
@@ -73,6 +74,9 @@ def machine_workers():
 def outcomes(function, jobs, label):
     """Run jobs on the cluster and hand back each as it finishes.
 
+    When a worker dies, Dask suspects whatever it had been given. Runs that were suspected too often are set
+    aside and tried once more at the end, one at a time, so that only the guilty fail.
+
     Parameters
     ----------
     jobs : dict of str to config
@@ -84,24 +88,37 @@ def outcomes(function, jobs, label):
     outcome : (packed, about) or Exception
         As :func:`lib.runs.work.execute` returns it, or why there is none.
     """
-    with local_cluster(min(len(jobs), machine_workers())) as address, _client(address) as client:
-        finished = queue.SimpleQueue()
-        futures = {key: client.submit(work.execute, function, config, key, key=f"{function.__name__}-{key}")
-                   for key, config in jobs.items()}
-        for key, future in futures.items():
-            future.add_done_callback(lambda future, key=key: finished.put((key, future)))
-        with contextlib.closing(progress(label, len(jobs))) as display:
-            for done in range(len(jobs)):
-                key, future = _next(finished, client, display, done, len(jobs))
-                yield key, _result(future)
-                del futures[key], future  # lets the worker forget it
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(local_cluster(min(len(jobs), machine_workers())))
+        client = stack.enter_context(_client(address))
+        display = stack.enter_context(contextlib.closing(progress(label, len(jobs))))
+        suspects = {}
+        for key, outcome in _spread(client, function, jobs, display):
+            if isinstance(outcome, KilledWorker):
+                suspects[key] = jobs[key]
+            else:
+                yield key, outcome
+                display.step()
+        for key, config in suspects.items():
+            for _, outcome in _spread(client, function, {key: config}, display):
+                yield key, RuntimeError(_LOST) if isinstance(outcome, KilledWorker) else outcome
+                display.step()
 
 
-def _next(finished, client, display, done, total):
-    while True:
-        display.show(done, min(total - done, len(client.ncores())))
+def _spread(client, function, jobs, display):
+    """Pairs of key and outcome as they come; at any time there are as many runs under way as workers."""
+    waiting, running, finished = dict(jobs), {}, queue.SimpleQueue()
+    while waiting or running:
+        workers = len(client.ncores())
+        while waiting and len(running) < max(workers, 1):
+            key = next(iter(waiting))
+            name = f"{function.__name__}-{key}"  # the same in all notebooks: one cluster does it once
+            running[key] = client.submit(work.execute, function, waiting.pop(key), key, key=name)
+            running[key].add_done_callback(lambda _, key=key: finished.put(key))
+        display.show(len(running) if workers else 0)
         with contextlib.suppress(queue.Empty):
-            return finished.get(timeout=1.0)
+            key = finished.get(timeout=1.0)
+            yield key, _outcome(running.pop(key))
 
 
 def _client(address):
@@ -111,11 +128,8 @@ def _client(address):
         raise InputError(f"{ADDRESS}={address}: no Dask scheduler answers there ({error})") from None
 
 
-def _result(future):
+def _outcome(future):
     try:
         return future.result()
-    except KilledWorker:
-        return RuntimeError("its worker was lost three times (killed for memory?); give each worker more "
-                            "memory or set LIB_WORKERS lower")
     except Exception as error:  # whatever a run raises is reported as that run's failure
         return error

@@ -15,7 +15,7 @@ def progress(label, total):
     Returns
     -------
     object
-        With ``show(done, running)``, to be called about every second, and ``close()``.
+        With ``show(running)``, to be called about every second, ``step()`` for one more done, ``close()``.
     """
     executed = bool(os.environ.get("LIB_NOTEBOOK"))  # by the runner: its output is a log
     live = sys.stderr.isatty() or ("ipykernel" in sys.modules and not executed)
@@ -27,10 +27,11 @@ class _Live:
         layout = "{desc}: {n_fmt}/{total_fmt} done{postfix} [{elapsed} elapsed, {remaining} left]"
         self._bar = tqdm(total=total, desc=label, bar_format=layout, leave=False)
 
-    def show(self, done, running):
-        self._bar.set_postfix_str(f"{running} running", refresh=False)
-        self._bar.update(done - self._bar.n)
-        self._bar.refresh()
+    def show(self, running):
+        self._bar.set_postfix_str(f"{running} running")
+
+    def step(self):
+        self._bar.update()
 
     def close(self):
         self._bar.close()
@@ -38,17 +39,21 @@ class _Live:
 
 class _Plain:
     def __init__(self, label, total):
-        self._label, self._total = label, total
+        self._label, self._total, self._done = label, total, 0
         self._started = self._said = time.monotonic()
 
-    def show(self, done, running):
+    def show(self, running):
         now = time.monotonic()
         if now - self._said < _PLAIN_SECONDS:
             return
-        self._said, elapsed = now, now - self._started
-        left = f", about {_clock(elapsed / done * (self._total - done))} left" if done else ""
-        print(f"{self._label}: {done}/{self._total} done, {running} running, {_clock(elapsed)} elapsed{left}",
-              flush=True)
+        self._said, elapsed, left = now, now - self._started, ""
+        if self._done:
+            left = f", about {_clock(elapsed / self._done * (self._total - self._done))} left"
+        print(f"{self._label}: {self._done}/{self._total} done, {running} running, {_clock(elapsed)} elapsed"
+              f"{left}", flush=True)
+
+    def step(self):
+        self._done += 1
 
     def close(self):
         pass

@@ -24,7 +24,7 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
 RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOTEBOOKS" \
 	--device "$$DEVICE" --parameters "$$PARAMETERS" --jobs $(JOBS)
 
-.PHONY: help env reproduce figures test lint check report lab cache clean-cache clean
+.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -61,6 +61,9 @@ check: $(READY)  ## which claims of the papers hold, from the results that are t
 
 report: $(READY)  ## results/PROFILE/report/index.html from the executed notebooks
 	@$(PYTHON) -m lib.report.site --profile "$$PROFILE"
+
+coverage: $(READY)  ## renew the README's table of items from data/items.csv
+	@$(PYTHON) -m lib.report.coverage
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PYTHON) -m jupyter lab notebooks

@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,19 +153,33 @@ def check(profile: str, *, folder: Path | None = None) -> list[Verdict]:
     """Judge the claims of `profile`, write ``claims.md`` beside its results, and return the verdicts."""
     folder = folder or paths.RESULTS / profile
     verdicts = judge(profile, folder=folder)
-    lines = [
-        f"Claims of the papers at profile {profile}. Sources and evidence: data/claims.csv.",
-        "",
-        "| claim | paper, item | expected | ours | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {c.sentence} | {c.paper}, {c.item} | {c.threshold} | {_number(v.ours)} | {v.result} |"
-        for v in verdicts
-        for c in [v.claim]
-    ]
-    context.write(folder / "claims.md", "\n".join(lines) + "\n")
+    head = f"Claims of the papers at profile {profile}. Sources and evidence: data/claims.csv."
+    context.write(folder / "claims.md", "\n\n".join([head, markdown(verdicts), summary(verdicts)]) + "\n")
     return verdicts
+
+
+def markdown(verdicts: list[Verdict]) -> str:
+    """Verdicts as a markdown table."""
+    lines = ["| claim | paper, item | expected | ours | verdict |", "|---|---|---|---|---|"]
+    for v in verdicts:
+        cells = (
+            v.claim.sentence,
+            f"{v.claim.paper}, {v.claim.item}",
+            v.claim.threshold,
+            _number(v.ours),
+            v.result,
+        )
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def summary(verdicts: list[Verdict]) -> str:
+    """How many claims hold, in one line."""
+    counts = Counter(v.result.partition(" (")[0] for v in verdicts)
+    others = "".join(
+        f", {count} {result}" for result, count in sorted(counts.items()) if result != "reproduced"
+    )
+    return f"{counts['reproduced']} of {len(verdicts)} claims reproduced{others}."
 
 
 def show(verdicts: list[Verdict]) -> int:
@@ -172,10 +187,11 @@ def show(verdicts: list[Verdict]) -> int:
     width = max((len(v.claim.id) for v in verdicts), default=0)
     for v in verdicts:
         print(f"{v.claim.id:{width}}  {v.claim.threshold:>16}  {_number(v.ours):>10}  {v.result}")
-    failed = sum(v.failed for v in verdicts)
-    held = sum(v.result.startswith("reproduced") for v in verdicts)
-    print(f"{held} of {len(verdicts)} claims reproduced" + (f", {failed} FAILED" if failed else ""))
-    return int(failed > 0)
+    print(summary(verdicts))
+    failed = [v.claim.id for v in verdicts if v.failed]
+    if failed:
+        print(f"FAILED: {', '.join(failed)}")
+    return int(bool(failed))
 
 
 def _number(value):

@@ -21,7 +21,7 @@ import nbformat
 
 from lib import paths, runs
 from lib.errors import InputError
-from lib.report import claims, parameters
+from lib.report import claims, parameters, site
 from lib.report.display import Display
 from lib.report.execute import Job, Outcome, execute, up_to_date
 
@@ -228,7 +228,10 @@ def _main(options):
     if options.only_run:
         return int(failed)
     print()
-    code = claims.show(claims.check(options.profile, folder=jobs[0].results))
+    results = jobs[0].results
+    code = claims.show(claims.check(options.profile, folder=results))
+    if site.executed(results):
+        print(f"report: {os.path.relpath(site.build(options.profile, folder=results))}")
     return int(failed or code)
 
 

@@ -50,23 +50,27 @@ def decode(text, tensors):
 
 def _encode(value, place, tensors):
     if isinstance(value, torch.Tensor):
-        tensors[place] = value.detach().clone(memory_format=torch.contiguous_format).cpu()
-        return {_TENSOR: place}
+        name = f"{len(tensors)} {place}"  # the number makes it the only one, the place is for the reader
+        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format).cpu()
+        return {_TENSOR: name}
     if isinstance(value, pd.DataFrame):
         return {_TABLE: _encode_table(value, place, tensors)}
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str) or key.startswith("$"):
                 raise TypeError(f"{place or 'state'}: keys must be strings without a leading $, got {key!r}")
-        return {key: _encode(item, f"{place}.{key}" if place else key, tensors) for key, item in value.items()}
+        prefix = f"{place}." if place else ""
+        return {key: _encode(item, prefix + key, tensors) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_encode(item, f"{place}[{i}]", tensors) for i, item in enumerate(value)]
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"{place or 'state'}: cannot store a {type(value).__name__}; allowed are numbers, strings, "
-                    "bools, None, lists, dicts, tensors and DataFrames")
+    raise TypeError(
+        f"{place or 'state'}: cannot store a {type(value).__name__}; allowed are numbers, "
+        "strings, bools, None, lists, dicts, tensors and DataFrames"
+    )
 
 
 def _decode(value, tensors):
@@ -101,14 +105,17 @@ def _encode_column(column, place, tensors):
     if str(column.dtype) in ("object", "str"):
         values = [float("nan") if value is pd.NA else value for value in column.tolist()]
         return {"dtype": str(column.dtype), "values": _encode(values, place, {})}
-    raise TypeError(f"{place}: cannot store a column of type {column.dtype}; allowed are numbers, bools, strings")
+    raise TypeError(
+        f"{place}: cannot store a column of type {column.dtype}; allowed are numbers, bools and strings"
+    )
 
 
 def _decode_table(table, tensors):
     columns = {name: _decode_column(column, tensors) for name, column in table["columns"].items()}
     rows = table["index"]
     index = pd.RangeIndex(*rows["range"]) if "range" in rows else pd.Index(_decode_column(rows, tensors))
-    frame = pd.DataFrame({name: pd.Series(column, index=index) for name, column in columns.items()}, index=index)
+    series = {name: pd.Series(column, index=index) for name, column in columns.items()}
+    frame = pd.DataFrame(series, index=index)
     frame.columns = pd.Index(list(columns), dtype=table["labels"])
     return frame.rename_axis(index=table["index_name"])
 

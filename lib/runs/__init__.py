@@ -53,8 +53,11 @@ def map(function, configs, *, label=None):
     entries = {entry.key: entry for entry, _ in wanted}
     found = {key: cache.read(entry) for key, entry in entries.items()}
     jobs = {entry.key: config for entry, config in wanted if found[entry.key] is None}
-    print(f"{label}: {len(entries)} run{'s' * (len(entries) != 1)}, {len(entries) - len(jobs)} reused, "
-          f"{len(jobs)} to run", flush=True)
+    print(
+        f"{label}: {len(entries)} run{'s' * (len(entries) != 1)}, {len(entries) - len(jobs)} reused, "
+        f"{len(jobs)} to run",
+        flush=True,
+    )
     failures = {}
     for key, outcome in _outcomes(function, jobs, label):
         try:

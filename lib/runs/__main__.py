@@ -34,8 +34,12 @@ class Item:
 
 def items():
     """All that is in the cache of runs, by function and age."""
-    found = [_item(folder) for kind in ("runs", "checkpoints")
-             for folder in sorted((paths.CACHE / kind).glob("*/*")) if folder.is_dir()]
+    found = [
+        _item(folder)
+        for kind in ("runs", "checkpoints")
+        for folder in sorted((paths.CACHE / kind).glob("*/*"))
+        if folder.is_dir()
+    ]
     return sorted(found, key=lambda item: (item.folder.parent, item.age))
 
 
@@ -88,8 +92,10 @@ def _list():
         function = item.folder.parent.name.removeprefix("lib.experiments.")
         config = item.config if len(item.config) <= 60 else item.config[:57] + "..."
         print(f"{item.state:10} {_size(item.size):>9} {_age(item.age):>7}  {function}  {config}")
-    print(f"{len(found)} entries, {_size(sum(item.size for item in found))}, "
-          f"{sum(item.useless for item in found)} stale or damaged, in {paths.CACHE}")
+    print(
+        f"{len(found)} entries, {_size(sum(item.size for item in found))}, "
+        f"{sum(item.useless for item in found)} stale or damaged, in {paths.CACHE}"
+    )
 
 
 def _clean(everything):

@@ -65,8 +65,11 @@ def entry(function, config):
     name = f"{function.__module__}.{function.__qualname__}"
     if "<" in name or function.__module__ == "__main__":
         raise InputError(f"{name}: a run's function must be defined at the top level of a module file")
-    if not dataclasses.is_dataclass(config) or isinstance(config, type) \
-            or not config.__dataclass_params__.frozen:
+    if (
+        not dataclasses.is_dataclass(config)
+        or isinstance(config, type)
+        or not config.__dataclass_params__.frozen
+    ):
         raise InputError(f"{name}: a config must be a frozen dataclass, got {config!r}")
     return Entry(name, json.dumps(plain(config), sort_keys=True), code_hash(function))
 
@@ -74,8 +77,10 @@ def entry(function, config):
 def plain(value, place="config"):
     """A config as JSON values; dataclasses carry their type, for two types may have the same fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: plain(getattr(value, field.name), f"{place}.{field.name}")
-                  for field in dataclasses.fields(value)}
+        fields = {
+            field.name: plain(getattr(value, field.name), f"{place}.{field.name}")
+            for field in dataclasses.fields(value)
+        }
         return {"$type": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: plain(item, f"{place}.{key}") for key, item in value.items()}
@@ -85,8 +90,10 @@ def plain(value, place="config"):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise InputError(f"{place}: a config holds numbers, strings, bools, None, tuples, dicts and frozen "
-                     f"dataclasses, got a {type(value).__name__}")
+    raise InputError(
+        f"{place}: a config holds numbers, strings, bools, None, tuples, dicts and frozen "
+        f"dataclasses, got a {type(value).__name__}"
+    )
 
 
 def require_writable(entries):
@@ -98,8 +105,9 @@ def require_writable(entries):
             probe.mkdir()
             probe.rmdir()
         except OSError as error:
-            raise InputError(f"the cache folder {folder} cannot be written ({error.strerror}); "
-                             "LIB_CACHE names another one") from None
+            raise InputError(
+                f"the cache folder {folder} cannot be written ({error.strerror}); LIB_CACHE names another one"
+            ) from None
 
 
 def write(entry, outcome, about):

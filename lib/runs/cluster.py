@@ -53,10 +53,19 @@ def local_cluster(workers=None):
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lib-workers-"))
         stack.enter_context(dask.config.set(_SETTINGS))
-        cluster = stack.enter_context(LocalCluster(
-            n_workers=workers or machine_workers(), threads_per_worker=1, memory_limit="auto",
-            host="127.0.0.1", local_directory=folder, silence_logs=logging.CRITICAL, env=environment,
-            dashboard_address=None, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"}))
+        cluster = stack.enter_context(
+            LocalCluster(
+                n_workers=workers or machine_workers(),
+                threads_per_worker=1,
+                memory_limit="auto",
+                host="127.0.0.1",
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+                env=environment,
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            )
+        )
         stack.callback(os.environ.pop, ADDRESS, None)
         os.environ[ADDRESS] = cluster.scheduler_address
         yield cluster.scheduler_address

@@ -19,6 +19,7 @@ from lib.errors import InputError
 
 _STARTED = time.time()
 
+
 def code_hash(*subjects):
     """Hash of the code behind functions, modules or module names.
 
@@ -58,8 +59,10 @@ def require_current(function):
     for other in _with_imports({name: _read(name)}):
         file = _source_file(other)
         if other.startswith("lib.") and other in sys.modules and file.stat().st_mtime > _STARTED:
-            raise InputError(f"{file.relative_to(paths.ROOT)} was changed after this process loaded it: "
-                             "restart the kernel or the worker")
+            raise InputError(
+                f"{file.relative_to(paths.ROOT)} was changed after this process loaded it: "
+                "restart the kernel or the worker"
+            )
 
 
 def _with_imports(modules):
@@ -87,8 +90,10 @@ def _module_name(subject):
 def _read(name):
     file = _source_file(name)
     if file is None:
-        raise InputError(f"no source file for module {name!r}: a run's function must be defined in a module, "
-                         "because its source is part of the key of its results")
+        raise InputError(
+            f"no source file for module {name!r}: a run's function must be defined in a module, "
+            "because its source is part of the key of its results"
+        )
     status = file.stat()
     return _read_version(name, file, status.st_mtime_ns, status.st_size)
 
@@ -117,8 +122,10 @@ def _parse(text, package, where):
     except SyntaxError as error:
         raise InputError(f"{where}: line {error.lineno} is not valid Python: {error.msg}") from None
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) \
-                and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             node.body = node.body[1:]
     named = {name for node in ast.walk(tree) for name in _named_modules(node, package)}
     return ast.dump(tree), sorted(set().union(*map(_on_the_way, named)))

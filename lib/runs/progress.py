@@ -49,8 +49,11 @@ class _Plain:
         self._said, elapsed, left = now, now - self._started, ""
         if self._done:
             left = f", about {_clock(elapsed / self._done * (self._total - self._done))} left"
-        print(f"{self._label}: {self._done}/{self._total} done, {running} running, {_clock(elapsed)} elapsed"
-              f"{left}", flush=True)
+        print(
+            f"{self._label}: {self._done}/{self._total} done, {running} running, {_clock(elapsed)} elapsed"
+            f"{left}",
+            flush=True,
+        )
 
     def step(self):
         self._done += 1

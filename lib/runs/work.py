@@ -45,8 +45,10 @@ def execute(function, config, key):
     entry = cache.entry(function, config)
     code.require_current(function)
     if entry.key != key:
-        raise RuntimeError(f"worker on {platform.node()} has another version of the code than the client; "
-                           "bring it up to date and restart it")
+        raise RuntimeError(
+            f"worker on {platform.node()} has another version of the code than the client; "
+            "bring it up to date and restart it"
+        )
     started = time.perf_counter()
     with _one_thread(), seeds.scope(0):  # a draw from the global generator must not depend on former runs
         packed = cache.pack(function(config, Checkpoint(entry.checkpoints, checkpoint_seconds())))

@@ -16,8 +16,9 @@ export JUPYTER_PREFER_ENV_PATH := 1
 ifdef PYTHON
 READY :=
 else
-PYTHON := .venv/bin/python
-READY := .venv/complete
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/complete
 endif
 # make -j2 runs two notebooks side by side.
 JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
@@ -34,13 +35,13 @@ help:  ## this list
 
 env: $(READY)  ## install requirements.txt into .venv (every target does so when needed)
 
-.venv/complete: requirements.txt
+$(VENV)/complete: requirements.txt
 	@base=; for name in $(BASE_PYTHON) python3 python3.13 python3.12 python3.11; do \
 	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then base=$$name; break; fi; done; \
 	if [ -z "$$base" ]; then \
 	  echo "error: no Python >= 3.11 found; install one, or name it: make BASE_PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
-	$$base -m venv .venv || { echo "error: $$base cannot make .venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$$base -m venv $(VENV) || { echo "error: $$base cannot make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
 reproduce: $(READY)  ## run the notebooks (what is up to date is reused), then check the claims and build the report

@@ -62,12 +62,13 @@ def _render(fig, kind, metadata):
 
 def _footer(fig, text):
     """Put `text` into a strip of its own below the axes, in place of an earlier footer."""
-    for old in [artist for artist in fig.texts if artist.get_gid() == "footer"]:
-        old.remove()
+    earlier = [artist for artist in fig.texts if artist.get_gid() == "footer"]
+    for artist in earlier:
+        artist.remove()
     share = FOOTER_INCHES / fig.get_figheight()
     layout = fig.get_layout_engine()
-    if layout is None:
-        fig.subplots_adjust(bottom=fig.subplotpars.bottom + share)
-    else:
+    if layout is not None:
         layout.set(rect=(0, share, 1, 1 - share))
+    elif not earlier:
+        fig.subplots_adjust(bottom=fig.subplotpars.bottom + share)
     fig.text(0.995, 0.2 * share, text, ha="right", va="bottom", fontsize=5, color="0.45", gid="footer")

@@ -87,13 +87,13 @@ def _index(profile, folder, notebooks):
     verdicts = claims.judge(profile, folder=folder)
     groups = sorted({name.partition("/")[0] for name in notebooks})
     parts = [
-        f"# Results at profile {profile}",
+        f"# Results at profile {folder.name}",
         "Figures and tables of two papers: *Connecting Independently Trained Modes via Layer-Wise "
         "Connectivity* (arXiv 2505.02604) and *Vanishing Variance Problem in Fully Decentralized "
         "Neural-Network Systems* (arXiv 2404.04616).",
         "## Claims",
         claims.summary(verdicts),
-        claims.markdown(verdicts),
+        claims.markdown(verdicts) if verdicts else "",
         "## Figures",
         _gallery(_figures(folder)),
         "## Items of the papers",

@@ -8,6 +8,7 @@ from html import escape
 from docutils.nodes import SkipNode
 from docutils.utils.math import MathError, latex2mathml, wrap_math_code
 
+author = "the maintainers"
 project = "Layer-wise connectivity and gossip averaging"
 html_title = project
 extensions = ["myst_nb"]
@@ -17,7 +18,12 @@ html_static_path = ["static"]
 html_css_files = ["report.css"]
 exclude_patterns = ["extra", "static"]
 html_copy_source = False
-html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "home_page_in_toc": True}
+html_theme_options = {
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "home_page_in_toc": True,
+    "navbar_persistent": [],
+}
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_merge_streams = True

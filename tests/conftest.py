@@ -1,0 +1,40 @@
+"""Shared by all tests: one thread, an own cache of runs, and nothing of the user's environment."""
+
+import os
+import tempfile
+
+# Before anything imports lib.paths, which reads it once.
+_cache = tempfile.TemporaryDirectory(prefix="lib-test-cache-")
+os.environ["LIB_CACHE"] = _cache.name
+for _name in (
+    "DASK_SCHEDULER_ADDRESS",
+    "DEVICE",
+    "LIB_RESULTS",
+    "LIB_PROFILE",
+    "LIB_NOTEBOOK",
+    "LIB_WRITTEN",
+):
+    os.environ.pop(_name, None)
+
+import nbformat
+import pytest
+import torch
+from nbformat import v4
+
+torch.set_num_threads(1)
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+@pytest.fixture(scope="session")
+def write_notebook():
+    """A function (path, parameters cell or None, other cells' code) that writes a notebook."""
+
+    def write(path, parameters, *code):
+        cells = [v4.new_markdown_cell("# A toy with $v/N$"), *map(v4.new_code_cell, code)]
+        if parameters is not None:
+            cells.insert(1, v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
+
+    return write

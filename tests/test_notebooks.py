@@ -1,0 +1,78 @@
+"""Every notebook of the bundle: its form, and the smoke profile through the real runner.
+
+One run of all of them serves all tests; unchanged notebooks are reused from an earlier `make test`.
+"""
+
+import os
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from lib import paths
+from lib.report import claims, notebooks, parameters
+
+pytestmark = pytest.mark.xdist_group("notebooks")
+NOTEBOOKS = notebooks.find()
+ITEMS = [row for row in claims.read_rows(paths.DATA / "items.csv") if row["notebook"]]
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    """The finished process of a smoke run of everything, with the user's cache of runs."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("LIB_CACHE", "DATA_DIR")}
+    command = [sys.executable, "-m", "lib.report.notebooks", "--profile", "smoke"]
+    return subprocess.run(
+        command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_smoke_profile_runs_and_no_claim_fails(smoke):
+    assert smoke.returncode == 0, f"{smoke.stdout}\n{smoke.stderr}"
+    assert "claims reproduced" in smoke.stdout
+    assert "report: " in smoke.stdout
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_was_executed(smoke, name):
+    assert f"{name}: reused" in smoke.stdout or (paths.RESULTS / f"smoke/executed/{name}.html").is_file()
+    assert (paths.RESULTS / f"smoke/quantities/{name}.json").is_file()
+
+
+@pytest.mark.parametrize("row", ITEMS, ids=lambda row: row["item"])
+def test_item_has_its_notebook_and_its_files(smoke, row):
+    assert set(row["notebook"].split()) <= set(NOTEBOOKS)
+    assert row["files"]
+    missing = [name for name in row["files"].split() if not (paths.RESULTS / "smoke" / name).is_file()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_form_of_the_notebook(name):
+    notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
+    first, second = notebook.cells[:2]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    assert "parameters" in second.metadata.tags
+    assert notebook.metadata.kernelspec.name == "python3"
+    long = [
+        cell.source for cell in notebook.cells if cell.cell_type == "code" and cell.source.count("\n") > 40
+    ]
+    assert long == [], "long code belongs in lib"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_papermill_shows_each_parameter_with_its_help(name):
+    declared = parameters.declared(nbformat.read(NOTEBOOKS[name], as_version=4), name=name)
+    shown = papermill.inspect_notebook(str(NOTEBOOKS[name]))
+    assert set(shown) == set(declared)
+    assert [parameter for parameter, about in shown.items() if not about["help"]] == []
+
+
+def test_every_profile_fits_every_notebook():
+    profiles = sorted(file.stem for file in (paths.NOTEBOOKS / "profiles").glob("*.yaml"))
+    assert profiles == ["paper", "smoke"]
+    planned = {profile: len(notebooks.plan(profile, "*", {})) for profile in ("laptop", *profiles)}
+    assert set(planned.values()) == {len(NOTEBOOKS)}

@@ -1,0 +1,112 @@
+"""Set-up: one source of truth for versions, make targets that work, a clear word on a wrong Python."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from lib import paths
+
+TARGETS = [
+    "help",
+    "env",
+    "reproduce",
+    "test",
+    "check",
+    "lab",
+    "report",
+    "figures",
+    "cache",
+    "clean",
+    "clean-cache",
+]
+
+
+def pins():
+    lines = (paths.ROOT / "requirements.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def installed(name):
+    return importlib.metadata.version(name).partition("+")[0]
+
+
+def test_every_requirement_is_one_exact_version_and_is_what_runs_here():
+    wanted = {pin.name: str(pin.specifier) for pin in pins()}
+    assert wanted == {name: f"=={installed(name)}" for name in wanted}
+
+
+def test_what_the_requirements_need_is_pinned_too():
+    """But the nvidia packages and triton, which a CUDA build of torch brings in the versions it wants."""
+    pinned = {canonicalize_name(pin.name) for pin in pins()}
+    needed = {
+        canonicalize_name(requirement.name)
+        for pin in pins()
+        for requirement in map(Requirement, importlib.metadata.requires(pin.name) or ())
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    }
+    assert {name for name in needed - pinned if not re.match(r"nvidia-|cuda-|triton", name)} == set()
+
+
+def test_conda_and_pip_install_the_same_pins():
+    environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-r requirements.txt"]}]
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["dependencies"]
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
+    assert project["project"]["requires-python"] == ">=3.11"
+
+
+def test_all_packages_are_listed():
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
+    folders = {file.parent.relative_to(paths.ROOT) for file in (paths.ROOT / "lib").rglob("*.py")}
+    assert set(project["tool"]["setuptools"]["packages"]) == {".".join(folder.parts) for folder in folders}
+
+
+def make(*arguments, **environment):
+    given = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "PYTHON")
+    }
+    return subprocess.run(
+        ["make", "-C", str(paths.ROOT), "--no-print-directory", *arguments],
+        env={**given, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_help_lists_every_target():
+    out = make("help").stdout
+    assert [target for target in TARGETS if not re.search(rf"^  {target} +\w", out, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_are_there(target):
+    assert make("--dry-run", target, "PYTHON=python").returncode == 0
+
+
+@pytest.mark.parametrize(("flags", "jobs"), [([], 1), (["-j2"], 2), (["-j", "3"], 3)])
+def test_make_hands_its_jobs_to_the_runner(flags, jobs):
+    assert f"--jobs {jobs}\n" in make("--dry-run", "reproduce", "PYTHON=python", *flags).stdout
+
+
+def test_python_too_old_or_missing_is_one_line(tmp_path):
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    search = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    venv = f"{tmp_path}/venv"
+    done = make("env", f"VENV={venv}", PATH=search)
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: no Python >= 3.11 found")
+    assert not os.path.exists(venv)
+
+
+def test_ci_runs_the_tests():
+    script = paths.ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().rstrip().endswith("make test")

@@ -90,13 +90,20 @@ def correct_(tensor, target, *, stacked=False, epsilon=0.0):
         The same tensor. A constant tensor (variance 0, one element) has no direction to grow in and stays.
     """
     rows = tensor.view(len(tensor), -1) if stacked else tensor.view(1, -1)
-    found, mean = torch.var_mean(rows, dim=1, correction=0)
-    target = torch.as_tensor(target, dtype=tensor.dtype, device=tensor.device)
+    mean = rows.mean(1, keepdim=True)
+    rows.sub_(mean)
+    found = rows.square().sum(1, keepdim=True) / rows.shape[1]
+    target = torch.as_tensor(target, dtype=tensor.dtype, device=tensor.device).reshape(-1, 1)
     # Rounding gives a constant tensor a variance of about (machine epsilon x mean)^2 instead of 0.
     rounding = (8 * torch.finfo(tensor.dtype).eps * mean).square()
     scale = torch.where(found > rounding, ((target + epsilon) / (found + epsilon)).sqrt(), 1.0)
-    rows.mul_(scale[:, None]).add_((mean * (1 - scale))[:, None])
+    rows.mul_(scale).add_(mean)
     return tensor
+
+
+def row_variance(rows):
+    """Population variance of each row (N, n): two vectorised passes, where ``torch.var`` is a scalar one."""
+    return (rows - rows.mean(1, keepdim=True)).square_().sum(1) / rows.shape[1]
 
 
 def _parameters(state):

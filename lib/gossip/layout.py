@@ -1,0 +1,67 @@
+"""Where each parameter of a model lies in a row of the (nodes, D) weight matrix.
+
+All nodes of a simulation have one architecture, so that one layout serves all rows. The *layers* of paper 2
+are the weight tensors (two dimensions or more): they have a variance and are corrected, biases are not.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from lib import sphere
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the parameters, in the order of the model."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, model):
+        """Layout of a ``torch.nn.Module``."""
+        named = dict(model.named_parameters())
+        return cls(tuple(named), tuple(tuple(p.shape) for p in named.values()))
+
+    @property
+    def slices(self):
+        """Slice of each parameter in a row, by name."""
+        slices, start = {}, 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            slices[name] = slice(start, start + math.prod(shape))
+            start += math.prod(shape)
+        return slices
+
+    @property
+    def size(self):
+        """Number of parameters, D."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def layers(self):
+        """Names of the weight tensors, those that have a variance sphere."""
+        return tuple(n for n, s in zip(self.names, self.shapes, strict=True) if len(s) >= 2)
+
+    def views(self, rows):
+        """Parameters by name, (k, *shape), as views of rows (k, D)."""
+        slices = self.slices
+        return {n: rows[:, slices[n]].view(-1, *s) for n, s in zip(self.names, self.shapes, strict=True)}
+
+    def state(self, row):
+        """Parameters by name of one row (D,)."""
+        return {name: view[0] for name, view in self.views(row[None]).items()}
+
+    def variance(self, rows):
+        """Population variance of each layer, (k, layers), of rows (k, D)."""
+        slices = self.slices
+        parts = [[sphere.row_variance(part[:, slices[n]]) for n in self.layers] for part in rows.split(16)]
+        return torch.cat([torch.stack(part, 1) for part in parts])
+
+    def correct_(self, rows, target, *, epsilon=0.0):
+        """Project each layer of rows (k, D) onto its variance sphere, target (k, layers), in place."""
+        slices = self.slices
+        for i, name in enumerate(self.layers):
+            sphere.correct_(rows[:, slices[name]], target[:, i], stacked=True, epsilon=epsilon)
+        return rows

@@ -1,0 +1,75 @@
+"""What nodes received since they averaged last, as running sums: memory for one model a node, not eight."""
+
+import torch
+
+
+class Mailbox:
+    """Sums of received rows of all N nodes.
+
+    Parameters
+    ----------
+    count, size, layers : int
+        Nodes N, numbers D in a row, and layers whose variance is summed beside.
+
+    Attributes
+    ----------
+    total : tensor (N, D)
+        Share-weighted sum of the received rows; what a message does not hold counts as 0.
+    held : tensor (N, D) or None
+        Sum of the shares that each weight was held with; None as long as every message was whole.
+    shares : tensor (N,)
+        Sum of the shares.
+    variance : tensor (N, layers)
+        Share-weighted sum of the received variances.
+    """
+
+    def __init__(self, count, size, layers, *, device, dtype):
+        like = {"device": device, "dtype": dtype}
+        self.total = torch.zeros(count, size, **like)
+        self.held = None
+        self.shares = torch.zeros(count, **like)
+        self.variance = torch.zeros(count, layers, **like)
+
+    def put(self, edges, rows, shares, *, variance=None, mask=None, chunk=64):
+        """Add rows (k, D) of senders along edges (position, receiver) with shares (e,)."""
+        position, receiver = edges
+        shares = shares.to(rows.dtype)
+        self.shares.index_add_(0, receiver, shares)
+        if variance is not None:
+            self.variance.index_add_(0, receiver, variance[position] * shares[:, None])
+        if mask is not None:
+            if self.held is None:
+                self.held = torch.zeros_like(self.total)
+            rows = rows * mask
+        for part in torch.arange(len(receiver), device=rows.device).split(chunk):
+            weight = shares[part, None]
+            self.total.index_add_(0, receiver[part], rows[position[part]].mul_(weight))
+            if mask is not None:
+                self.held.index_add_(0, receiver[part], mask[position[part]] * weight)
+
+    def take(self, nodes, own):
+        """Empty the mailboxes of nodes (k,); means of rows (k, D) and of variances (k, layers).
+
+        A weight that some messages did not hold is completed with the own one, from ``own`` (k, D).
+        """
+        shares = self.shares[nodes, None]
+        mean = self.total[nodes].div_(shares)
+        if self.held is not None:
+            mean.addcmul_(own, 1 - self.held[nodes].div_(shares))
+            self.held[nodes] = 0
+        variance = self.variance[nodes] / shares
+        self.total[nodes] = 0
+        self.variance[nodes] = 0
+        self.shares[nodes] = 0
+        return mean, variance
+
+    def state(self):
+        """The sums, as a dict of tensors."""
+        sums = {"total": self.total, "shares": self.shares, "variance": self.variance}
+        return sums if self.held is None else sums | {"held": self.held}
+
+    def load(self, state):
+        """Take over the sums of a state."""
+        for name in ("total", "shares", "variance"):
+            getattr(self, name).copy_(state[name])
+        self.held = state["held"].to(self.total) if "held" in state else None

@@ -1,0 +1,66 @@
+"""Numbers that sum up a simulation: plateau delay, ticks to an accuracy, what happens when weights go.
+
+The plateau delay is the paper's central quantity: how long the accuracy stays flat before it rises rapidly.
+"""
+
+import math
+
+import torch
+
+from lib import seeds
+from lib.errors import InputError
+
+
+def plateau_delay(accuracy, *, after=120, rises=10):
+    """Tick of the rapid rise, by the rule of the paper's code.
+
+    Of the ``rises`` largest rises of the mean accuracy between recordings, in falling order, the first that
+    lies after tick ``after``.
+
+    Parameters
+    ----------
+    accuracy : pandas.Series
+        Mean accuracy by tick, as ``Simulation.accuracy``.
+
+    Returns
+    -------
+    float
+        A tick, or nan where none of them lies so late.
+    """
+    rise = accuracy.diff().dropna().sort_values(ascending=False, kind="stable").head(rises)
+    late = [tick for tick in rise.index if tick > after]
+    return float(late[0]) if late else math.nan
+
+
+def ticks_to(accuracy, level):
+    """First tick at which the mean accuracy reaches a level, linear between recordings; nan if it never does."""
+    before = None
+    for tick, value in accuracy.items():
+        if value >= level:
+            if before is None:
+                return float(tick)
+            return before[0] + (level - before[1]) / (value - before[1]) * (tick - before[0])
+        before = (tick, value)
+    return math.nan
+
+
+def remove_weights(state, keep, *, seed):
+    """Set a random part of each weight tensor to 0; each weight stays with probability ``keep``."""
+    _check_ratio(keep)
+    generator = seeds.generator(seed, "remove")
+    return {
+        name: tensor * (torch.rand(tensor.shape, generator=generator).to(tensor.device) < keep)
+        if tensor.ndim >= 2 else tensor
+        for name, tensor in state.items()
+    }  # fmt: skip
+
+
+def scale_weights(state, ratio):
+    """Multiply every weight tensor by a ratio."""
+    _check_ratio(ratio)
+    return {name: tensor * ratio if tensor.ndim >= 2 else tensor for name, tensor in state.items()}
+
+
+def _check_ratio(ratio):
+    if not 0 <= ratio <= 1:
+        raise InputError(f"ratio={ratio}: must be in [0, 1]")

@@ -1,0 +1,84 @@
+"""What is measured along a simulation: accuracy, layer variance, model difference (paper 2, F1 to F6).
+
+Numbers stay on the device until the tables are made, so that recording does not make the simulation wait.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+
+class Recorder:
+    """Records of a simulation.
+
+    Parameters
+    ----------
+    nodes : StackedNodes or LoopNodes
+    split : lib.task.Split
+        What accuracy and loss are measured on.
+    calibration : tensor (m, C, H, W) or None
+        Images for batch-norm statistics, see ``StackedNodes.evaluate``.
+    """
+
+    PARTS = ("scores", "start", "trained", "averaged", "distance")
+
+    def __init__(self, nodes, split, calibration=None):
+        self.nodes, self.split, self.calibration = nodes, split, calibration
+        self.ticks, self.records = [], {part: [] for part in self.PARTS}
+
+    def begin(self, tick, record):
+        """Start of a tick; ``record`` says whether it is one to be recorded."""
+        self.tick, self.recording = tick, record
+        if record:
+            self.records["start"].append(self.nodes.variance().mean(0))
+
+    def trained(self):
+        """After training and sending."""
+        if self.recording:
+            self.records["trained"].append(self.nodes.variance().mean(0))
+
+    def end(self):
+        """After averaging."""
+        if not self.recording:
+            return
+        variance = self.nodes.variance()
+        self._check(variance)
+        self.ticks.append(self.tick)
+        self.records["averaged"].append(variance.mean(0))
+        self.records["distance"].append(self.nodes.distance().mean(0))
+        self.records["scores"].append(self.nodes.evaluate(self.split, calibration=self.calibration))
+
+    def _check(self, variance):
+        if not torch.isfinite(variance).all():
+            node, layer = (int(i[0]) for i in (~torch.isfinite(variance)).nonzero(as_tuple=True))
+            raise FloatingPointError(
+                f"simulation diverged by tick {self.tick}: layer {self.nodes.layout.layers[layer]} "
+                f"of node {node} is not finite"
+            )
+
+    def tables(self):
+        """History (tick, node, accuracy, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
+        stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}
+        layers, count = self.nodes.layout.layers, stacked["scores"].shape[1]
+        ticks = np.array(self.ticks)
+        loss, accuracy = stacked["scores"].reshape(-1, 2).T
+        history = {"tick": ticks.repeat(count), "node": np.tile(np.arange(count), len(ticks))}
+        variance = {"tick": ticks.repeat(len(layers)), "layer": list(layers) * len(ticks)}
+        variance |= {part: stacked[part].reshape(-1) for part in ("start", "trained", "averaged")}
+        l1, l2 = stacked["distance"].T
+        return (
+            pd.DataFrame(history | {"accuracy": accuracy, "loss": loss}),
+            pd.DataFrame(variance),
+            pd.DataFrame({"tick": ticks, "l1": l1, "l2": l2}),
+        )
+
+    def state(self):
+        """The records so far, as a dict of tensors."""
+        stacked = {part: torch.stack(rows) for part, rows in self.records.items() if rows}
+        return {"ticks": list(self.ticks), **stacked}
+
+    def load(self, state):
+        """Take over the records of a state."""
+        self.ticks = list(state["ticks"])
+        device = self.split.x.device
+        self.records = {part: list(state[part].to(device)) if part in state else [] for part in self.PARTS}

@@ -111,7 +111,7 @@ class _Noted:
         self._checkpoint.save(state)
         if self._config.started:
             with open(self._config.started, "a") as file:
-                file.write(f"{os.getpid()} {state['step']}\n")
+                file.write(f"{os.getpid()} {self._config.seed} {state['step']}\n")
 
     def load(self):
         return self._checkpoint.load()

@@ -81,16 +81,23 @@ def _is_whole(folder):
 def _config(folder):
     try:
         config = json.loads((folder / "config.json").read_bytes())["config"]
-    except (ValueError, KeyError):
+        return ", ".join(f"{name}={_brief(value)}" for name, value in config.items() if name != "$type")
+    except (ValueError, LookupError, AttributeError):
         return ""
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in config.items() if name != "$type")
+
+
+def _brief(value):
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    fields = ", ".join(f"{name}={_brief(item)}" for name, item in value.items() if name != "$type")
+    return f"{value.get('$type', 'dict').rpartition('.')[2]}({fields})"
 
 
 def _list():
     found = items()
     for item in found:
         function = item.folder.parent.name.removeprefix("lib.experiments.")
-        config = item.config if len(item.config) <= 60 else item.config[:57] + "..."
+        config = item.config if len(item.config) <= 80 else item.config[:77] + "..."
         print(f"{item.state:10} {_size(item.size):>9} {_age(item.age):>7}  {function}  {config}")
     print(
         f"{len(found)} entries, {_size(sum(item.size for item in found))}, "

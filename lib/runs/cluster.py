@@ -22,6 +22,7 @@ from lib.runs import work
 from lib.runs.progress import progress
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
+_CONNECT = "10s"
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.memory.target": False,  # results are small and go home at once: never spill
@@ -132,7 +133,7 @@ def _spread(client, function, jobs, display):
 
 def _client(address):
     try:
-        return Client(address, timeout="10s", set_as_default=False)
+        return Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{ADDRESS}={address}: no Dask scheduler answers there ({error})") from None
 

@@ -16,6 +16,7 @@ import torch
 
 from lib import seeds
 from lib.checkpoint import Checkpoint
+from lib.errors import InputError
 from lib.runs import cache, code
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "networkx")
@@ -57,7 +58,11 @@ def execute(function, config, key):
 
 def checkpoint_seconds():
     """Seconds between the saves of a run's state: ``LIB_CHECKPOINT_SECONDS``, else 5."""
-    return float(os.environ.get("LIB_CHECKPOINT_SECONDS") or 5.0)
+    given = os.environ.get("LIB_CHECKPOINT_SECONDS") or "5"
+    with contextlib.suppress(ValueError):
+        if float(given) >= 0:
+            return float(given)
+    raise InputError(f"LIB_CHECKPOINT_SECONDS={given}: must be a number of at least 0")
 
 
 def about(seconds):

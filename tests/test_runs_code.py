@@ -13,9 +13,9 @@ from lib.runs.code import code_hash, code_hash_of_source
 SOURCES = {
     "__init__": "from lib import unrelated",
     "experiments": '"""Runs."""\nfrom lib import middle, missing_name\n\nrun = lambda x: middle.f(x)\n',
-    "middle": "from .deep.leaf import value\nfrom . import side\ndef f(x):\n    # a comment\n    return 2 * x",
+    "middle": "from .deep.leaf import v\nfrom . import side\ndef f(x):\n    # a comment\n    return 2 * x",
     "deep/__init__": "",
-    "deep/leaf": "from ..parent import above\nfrom . import sister\n\nvalue = 1\n",
+    "deep/leaf": "from ..parent import above\nfrom . import sister\n\nv = 1\n",
     "deep/sister": "x = 1",
     "parent": "above = 1",
     "side": "import lib.dotted as d\n\n\ndef f():\n    import lib\n\n    return lib.lazy.g()\n",

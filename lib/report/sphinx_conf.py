@@ -22,7 +22,7 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "home_page_in_toc": True,
-    "navbar_persistent": [],
+    "navbar_persistent": [],  # the side bar has a search field
 }
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}

@@ -51,5 +51,5 @@ def test_nothing_executed(tmp_path):
 
 
 def test_coverage_table_of_the_readme_is_up_to_date():
-    text = (paths.ROOT / "README.md").read_text()
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert coverage.fill(text) == text, "run: make coverage"

@@ -110,3 +110,18 @@ def test_ci_runs_the_tests():
     script = paths.ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("make test")
+
+
+def test_the_code_of_the_readme_runs(capsys):
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(code, {})
+    certificate, accuracy = map(float, capsys.readouterr().out.split())
+    assert certificate < 0.1
+    assert accuracy > 0.85
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+    assert [target for target in targets if not (paths.ROOT / target).exists()] == []

@@ -23,7 +23,8 @@ __all__ = [
     "VarianceCorrected",
     "Whole",
     "average",
-    "labels", "measures",
+    "labels",
+    "measures",
     "simulate",
     "topology",
-]  # fmt: skip
+]

@@ -33,7 +33,7 @@ def plateau_delay(accuracy, *, after=120, rises=10):
 
 
 def ticks_to(accuracy, level):
-    """First tick at which the mean accuracy reaches a level, linear between recordings; nan if it never does."""
+    """First tick at which the mean accuracy reaches a level, linear between records; nan if it never does."""
     before = None
     for tick, value in accuracy.items():
         if value >= level:

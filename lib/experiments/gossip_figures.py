@@ -1,0 +1,153 @@
+"""Pictures and tables that several gossip notebooks share: learning curves, ticks to an accuracy.
+
+``outcomes`` is a dict from a line's name to one outcome of :func:`lib.experiments.gossip.gossip_run`, or to a
+list of them, runs with different seeds.
+"""
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from lib import runs
+from lib.experiments.gossip import gossip_run
+from lib.gossip import measures
+
+COLOURS = {
+    "isolated": "#000000", "gossip": "#D55E00", "corrected gossip": "#0072B2", "federated": "#009E73",
+}  # fmt: skip
+
+
+def simulate(tree, *, label=None):
+    """Outcomes of a nested dict or list of run configs, in the same nesting; all runs in one map."""
+    leaves = []
+
+    def place(node):
+        if isinstance(node, dict):
+            return {name: place(child) for name, child in node.items()}
+        if isinstance(node, list):
+            return [place(child) for child in node]
+        leaves.append(node)
+        return len(leaves) - 1
+
+    def fill(node):
+        if isinstance(node, dict):
+            return {name: fill(child) for name, child in node.items()}
+        return [fill(child) for child in node] if isinstance(node, list) else outcomes[node]
+
+    placed = place(tree)
+    outcomes = runs.map(gossip_run, leaves, label=label)
+    return fill(placed)
+
+
+def frame(outcomes, part="history"):
+    """One long table of all outcomes: column ``system``, ``repeat``, then those of the part."""
+    tables = [
+        outcome[part].assign(system=name, repeat=repeat)
+        for name, group in outcomes.items()
+        for repeat, outcome in enumerate(_group(group))
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table[["system", "repeat", *(c for c in table.columns if c not in ("system", "repeat"))]]
+
+
+def mean_accuracy(group):
+    """Mean accuracy by tick over nodes and repeats."""
+    return pd.concat([outcome["history"] for outcome in _group(group)]).groupby("tick").accuracy.mean()
+
+
+def accuracy(ax, outcomes, *, title=None, legend=True, band=True):
+    """Draw mean accuracy against tick, with the range over nodes and repeats as a band."""
+    for name, group in outcomes.items():
+        table = pd.concat([outcome["history"] for outcome in _group(group)]).groupby("tick")
+        mean = table.accuracy.mean()
+        (line,) = ax.plot(mean.index, mean, label=name, color=COLOURS.get(name))
+        if band:
+            ax.fill_between(mean.index, table.lowest.min(), table.highest.max(), color=line.get_color(),
+                            alpha=0.12, linewidth=0)  # fmt: skip
+    ax.set(xlabel="tick", ylabel="test accuracy", ylim=(0, 1.02), title=title)
+    if legend:
+        ax.legend(loc="best")
+    return ax
+
+
+def panels(groups, *, columns=3, height=1.9, **options):
+    """A figure with one panel for each entry of ``groups``, a dict of title to outcomes; one legend below."""
+    rows = math.ceil(len(groups) / columns)
+    columns = min(columns, len(groups))
+    fig, axes = plt.subplots(rows, columns, figsize=(2.35 * columns, height * rows + 0.35), sharex=True,
+                             sharey=True, squeeze=False)  # fmt: skip
+    for ax, (title, outcomes) in zip(axes.flat, groups.items(), strict=False):
+        accuracy(ax, outcomes, title=title, legend=False, **options)
+        ax.label_outer()
+    for ax in axes.flat[len(groups) :]:
+        ax.set_axis_off()
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return fig
+
+
+def summary(outcomes, *, level, batch, interval=10):
+    """Table of outcomes: final accuracy, plateau delay, ticks and samples a node to an accuracy level."""
+    rows = []
+    for name, group in outcomes.items():
+        curve = mean_accuracy(group)
+        ticks = measures.ticks_to(curve, level)
+        rows.append({
+            "system": name, "final accuracy": curve.iloc[-1], "plateau delay": measures.plateau_delay(curve),
+            f"ticks to {level:g}": ticks, f"samples to {level:g}": ticks / interval * batch,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def ratio(outcomes, first, second, *, level):
+    """Ticks to a level of the first line, divided by those of the second.
+
+    Where the first never gets there, its last tick counts: the ratio is then a lower bound.
+    """
+    curves = [mean_accuracy(outcomes[name]) for name in (first, second)]
+    ticks = [measures.ticks_to(curve, level) for curve in curves]
+    if math.isnan(ticks[0]):
+        ticks[0] = float(curves[0].index[-1])
+    return ticks[0] / ticks[1]
+
+
+def sweep(groups, name, *, level, batch):
+    """Table of a sweep: for each value and system, final accuracy and ticks to a level.
+
+    Parameters
+    ----------
+    groups : dict of value to outcomes
+    name : str
+        Of the column of values.
+    """
+    tables = []
+    for value, outcomes in groups.items():
+        tables.append(summary(outcomes, level=level, batch=batch))
+        tables[-1].insert(0, name, value)
+    return pd.concat(tables, ignore_index=True)
+
+
+def ticks_against(ax, table, *, level, last, systems=None, logarithmic=False):
+    """Draw ticks to a level against the first column of a sweep; open triangles: not reached by ``last``."""
+    name, column = table.columns[0], f"ticks to {level:g}"
+    positions = {value: i for i, value in enumerate(dict.fromkeys(table[name]))}
+    number = all(isinstance(value, int | float) for value in positions)
+    for system in systems or dict.fromkeys(table.system):
+        rows = table[table.system == system]
+        x = rows[name] if number else rows[name].map(positions)
+        (line,) = ax.plot(x, rows[column].fillna(last), "o-", label=system, color=COLOURS.get(system))
+        late = rows[column].isna().to_numpy()
+        hollow = {"color": "white", "markeredgecolor": line.get_color(), "markersize": 6}
+        ax.plot(x[late], [last] * late.sum(), "^", **hollow)
+    if not number:
+        ax.set_xticks(list(positions.values()), list(positions), rotation=30, ha="right")
+    if logarithmic:
+        ax.set_xscale("log")
+    ax.set(xlabel=name, ylabel=column, ylim=(0, 1.08 * last))
+    ax.legend(loc="best")
+    return ax
+
+
+def _group(group):
+    return group if isinstance(group, list) else [group]

@@ -57,8 +57,15 @@ def test_failures_and_lost_workers_cost_their_runs_only(monkeypatch, capsys):
     runs.map(everything, [Config(seed=seed) for seed in (0, 3, 4)])
     assert "3 runs, 3 reused, 0 to run" in capsys.readouterr().out
     assert "DASK_SCHEDULER_ADDRESS" not in os.environ
-    with runs.local_cluster(), pytest.raises(runs.RunFailed, match="RuntimeError: its workers were lost"):
-        runs.one(everything, Config(how="deadly"))
+
+
+def test_a_run_that_takes_too_much_memory_is_one_line(monkeypatch):
+    monkeypatch.setattr(cluster, "_MEMORY", "1GB")
+    with (
+        runs.local_cluster(1),
+        pytest.raises(runs.RunFailed, match=r"its workers were lost \(killed for memory"),
+    ):
+        runs.one(everything, Config(how="hungry"))
 
 
 @contextmanager

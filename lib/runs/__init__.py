@@ -7,7 +7,6 @@ comment keeps a result and a changed formula does not. What is finished is never
 interrupted continues from its checkpoint, what is damaged is noticed and run again.
 """
 
-import logging
 import os
 import shutil
 
@@ -15,7 +14,6 @@ from lib.runs import cache, work
 from lib.runs.code import code_hash, code_hash_of_source
 
 __all__ = ["RunFailed", "code_hash", "code_hash_of_source", "local_cluster", "map", "one"]
-log = logging.getLogger(__name__)
 
 
 class RunFailed(RuntimeError):  # noqa: N818 - what happened, not whose fault
@@ -58,15 +56,7 @@ def map(function, configs, *, label=None):
         f"{len(jobs)} to run",
         flush=True,
     )
-    failures = {}
-    for key, outcome in _outcomes(function, jobs, label):
-        try:
-            found[key] = _keep(entries[key], outcome)
-        except Exception as error:  # one run's failure must not cost the others
-            failures[f"{_brief(jobs[key])}: {type(error).__name__}: {_first_line(error)}"] = error
-    if failures:
-        first, cause = next(iter(failures.items()))
-        raise RunFailed(f"{label}: {len(failures)} of {len(jobs)} runs failed: {first}") from cause
+    found.update(_finish(function, jobs, entries, label))
     return [found[entry.key] for entry, _ in wanted]
 
 
@@ -80,6 +70,24 @@ def local_cluster(workers=None):
     from lib.runs import cluster  # takes a second to load: only where something runs
 
     return cluster.local_cluster(workers)
+
+
+def _finish(function, jobs, entries, label):
+    """Run the jobs to the last, keep what they give, and complain at the end."""
+    kept, failures = {}, {}
+    try:
+        for key, outcome in _outcomes(function, jobs, label):
+            try:
+                kept[key] = _keep(entries[key], outcome)
+            except Exception as error:  # one run's failure must not cost the others
+                failures[f"{_brief(jobs[key])}: {type(error).__name__}: {_first_line(error)}"] = error
+    except KeyboardInterrupt:
+        print(f"{label}: interrupted; what is finished is kept, the rest continues from its checkpoints")
+        raise
+    if failures:
+        first, cause = next(iter(failures.items()))
+        raise RunFailed(f"{label}: {len(failures)} of {len(jobs)} runs failed: {first}") from cause
+    return kept
 
 
 def _outcomes(function, jobs, label):

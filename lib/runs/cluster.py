@@ -23,6 +23,7 @@ from lib.runs.progress import progress
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 _CONNECT = "10s"
+_MEMORY = "auto"  # a worker's share of the machine
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.memory.target": False,  # results are small and go home at once: never spill
@@ -58,7 +59,8 @@ def local_cluster(workers=None):
             LocalCluster(
                 n_workers=workers or machine_workers(),
                 threads_per_worker=1,
-                memory_limit="auto",
+                memory_limit=_MEMORY,
+                preload=["lib.runs.work"],
                 host="127.0.0.1",
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,

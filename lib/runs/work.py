@@ -8,6 +8,7 @@ caller's process, makes the order of all sums the same: the same bytes whatever 
 import contextlib
 import os
 import platform
+import signal
 import threading
 import time
 from importlib import metadata
@@ -21,6 +22,11 @@ from lib.runs import cache, code
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "pandas", "scikit-learn", "networkx")
 _here = threading.local()
+
+
+def dk_setup(worker):
+    """Dask calls this when a local worker starts: Ctrl-C is for the client, which ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def inside_a_run():

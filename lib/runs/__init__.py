@@ -81,6 +81,8 @@ def _finish(function, jobs, entries, label):
                 kept[key] = _keep(entries[key], outcome)
             except Exception as error:  # one run's failure must not cost the others
                 failures[f"{_brief(jobs[key])}: {type(error).__name__}: {_first_line(error)}"] = error
+    except ConnectionError as error:
+        raise RunFailed(f"{label}: {error}; what is finished is kept, run again to continue") from None
     except KeyboardInterrupt:
         print(f"{label}: interrupted; what is finished is kept, the rest continues from its checkpoints")
         raise

@@ -30,6 +30,7 @@ _SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.admin.tick.limit": "1h",  # a busy machine is no news
 }
+logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says, a run's failure says too
 _LOST = "its workers were lost (killed for memory?); give each worker more memory or set LIB_WORKERS lower"
 
 
@@ -99,6 +100,11 @@ def outcomes(function, jobs, label):
     key : str
     outcome : (packed, about) or Exception
         As :func:`lib.runs.work.execute` returns it, or why there is none.
+
+    Raises
+    ------
+    ConnectionError
+        If the scheduler is lost.
     """
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(local_cluster(min(len(jobs), machine_workers())))
@@ -121,7 +127,7 @@ def _spread(client, function, jobs, display):
     """Pairs of key and outcome as they come; at any time there are as many runs under way as workers."""
     waiting, running, finished = dict(jobs), {}, queue.SimpleQueue()
     while waiting or running:
-        workers = len(client.ncores())
+        workers = _workers(client)
         while waiting and len(running) < max(workers, 1):
             key = next(iter(waiting))
             name = f"{function.__name__}-{key}"  # the same in all notebooks: one cluster does it once
@@ -131,6 +137,13 @@ def _spread(client, function, jobs, display):
         with contextlib.suppress(queue.Empty):
             key = finished.get(timeout=1.0)
             yield key, _outcome(running.pop(key))
+
+
+def _workers(client):
+    try:
+        return len(client.ncores())
+    except OSError:
+        raise ConnectionError("the Dask scheduler was lost") from None
 
 
 def _client(address):

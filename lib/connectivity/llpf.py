@@ -1,0 +1,383 @@
+"""LLPF M2M: a low-loss path from one mode to another, layer by layer on variance spheres (arXiv 2505.02604).
+
+Two drivers share the tick of :mod:`lib.connectivity.walk` (move, correct, train, correct). :class:`Fixed` is
+the paper's schedule with the options of its reference code. :class:`Adaptive` is ours and the default: the
+step follows from the loss, an anchor is accepted only by the loss of the point that is stored and of the
+middle of the segment that leads to it (in eval mode, on a sample of the training split: the loss of the last
+mini-batches looks much better than the stored point), else it is taken back. Both paths end exactly in D.
+"""
+
+import collections
+import re
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+
+from lib.checkpoint import NoCheckpoint
+from lib.connectivity.path import Path
+from lib.connectivity.walk import ORDERS, Connection
+from lib.errors import InputError
+
+CORRECTIONS = ("none", "before", "after", "both")
+RULES = ("sum", "max")
+UNITS = ("tensor", "module")
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Steps as long as the loss allows (ours).
+
+    Parameters
+    ----------
+    threshold : float
+        Largest loss of an accepted anchor and of the middle of its segment.
+    slack : float
+        A move is trained until its loss is ``slack * threshold``, or ``rounds`` are spent: a point that only
+        just passes leaves the next move no room. The step grows or shrinks with this.
+    step : float
+        Share of a layer's way that the first move takes; small, as the first move of a batch-norm network's
+        first convolution is the most dangerous one.
+    growth : float
+        Factor of the step after an anchor that was reached within ``2 * chunk`` rounds.
+    chunk, rounds : int
+        SGD rounds between two looks at the loss, and rounds after which a move is taken back and halved.
+    smallest_step : float
+        A step that shrinks below this ends the search: the path then ends where it is.
+    most_rounds : int
+        SGD rounds after which the search ends, all moves together.
+    judge_images : int
+        Size of the training sample that judges an anchor.
+    """
+
+    threshold: float = 0.05
+    slack: float = 0.5
+    step: float = 0.02
+    growth: float = 1.5
+    chunk: int = 5
+    rounds: int = 60
+    smallest_step: float = 1e-4
+    most_rounds: int = 100_000
+    judge_images: int = 512
+
+    def __post_init__(self):
+        _positive(self, "threshold", "step", "smallest_step", "chunk", "rounds", "most_rounds", "judge_images")
+        if not self.growth >= 1:
+            raise InputError(f"growth={self.growth}: must be 1 or larger")
+        if self.rounds < self.chunk:
+            raise InputError(f"rounds={self.rounds}: must be at least chunk={self.chunk}")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The paper's schedule: a number of ticks, each a step of fixed rule.
+
+    Parameters
+    ----------
+    ticks : int
+    step_f, step_a, step_c : float
+        The step of a unit at distance n is step_a n + step_c arc + step_f, never more than n (the clamp is
+        ours); arc = r phi with r the mean norm of start and destination and phi the angle between them.
+    rule : {"sum", "max"}
+        "sum" as in the paper; the reference code takes max(step_f + step_c arc, step_a n).
+    unit : {"tensor", "module"}
+        What a distance n is measured over; the reference merges LeNet5's biases with their weights.
+    min_rounds, max_rounds : int
+        SGD rounds a tick.
+    threshold : float
+        A tick's training ends when the mean of its last ``min_rounds`` losses is not larger.
+    stages : tuple of (int, str)
+        Tick from which on the parameters whose name matches a regular expression move, as in the published
+        settings; empty: the layers of the configured order start at equal intervals of the ticks.
+    record_every : int
+        Ticks between stored anchors; the path is what is stored.
+    """
+
+    ticks: int = 1000
+    step_f: float = 0.0
+    step_a: float = 0.001
+    step_c: float = 0.0
+    rule: str = "sum"
+    unit: str = "tensor"
+    min_rounds: int = 5
+    max_rounds: int = 5
+    threshold: float = 0.1
+    stages: tuple[tuple[int, str], ...] = ()
+    record_every: int = 1
+
+    def __post_init__(self):
+        _positive(self, "ticks", "min_rounds", "max_rounds", "threshold", "record_every")
+        _one_of(self, rule=RULES, unit=UNITS)
+        if min(self.step_f, self.step_a, self.step_c) < 0 or max(self.step_f, self.step_a, self.step_c) == 0:
+            raise InputError("step_f, step_a, step_c: must not be negative, and one must be larger than 0")
+        if self.max_rounds < self.min_rounds:
+            raise InputError(f"max_rounds={self.max_rounds}: must be at least min_rounds={self.min_rounds}")
+
+
+@dataclass(frozen=True)
+class M2M:
+    """How two modes are connected.
+
+    Parameters
+    ----------
+    driver : Adaptive or Fixed
+    order : {"fdf", "all", "reversed", "random"}
+        Follow the data flow, or the orders of the ablation.
+    correction : {"both", "before", "after", "none"}
+        When the variance is corrected, relative to the training of a tick.
+    moving_spheres : bool
+        Whether a layer's target variance goes from Var(P_0) to Var(D) as it moves (ours; crosses spheres
+        both ways), or stays Var(P_0) (the paper).
+    epsilon : float
+        Of the variance correction; the reference code has 1e-4.
+    batch : int
+    lr : float
+        Plain SGD.
+    """
+
+    driver: Adaptive | Fixed = field(default_factory=Adaptive)
+    order: str = "fdf"
+    correction: str = "both"
+    moving_spheres: bool = True
+    epsilon: float = 0.0
+    batch: int = 64
+    lr: float = 0.01
+
+    def __post_init__(self):
+        _one_of(self, order=ORDERS, correction=CORRECTIONS)
+        _positive(self, "batch", "lr")
+        if not self.epsilon >= 0:
+            raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
+
+    @property
+    def before(self):
+        """Whether the variance is corrected before a tick's training."""
+        return self.correction in ("before", "both")
+
+    @property
+    def after(self):
+        """Whether the variance is corrected after a tick's training."""
+        return self.correction in ("after", "both")
+
+
+def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
+    """Find a low-loss path between two modes.
+
+    Parameters
+    ----------
+    a, b : torch.nn.Module
+        Any two modules of one shape, on the task's device; they stay as they are.
+    task : lib.task.Task
+    config : M2M, optional
+    seed : int
+        Of the mini-batches, the sample that judges, and a random layer order.
+    checkpoint : lib.checkpoint.Checkpoint, optional
+        Where the search keeps its state every few seconds and finds it again.
+
+    Returns
+    -------
+    Path
+        From ``a`` to ``b``; where an adaptive search gave up it ends on the way (``path.reached(b)``).
+        ``path.log`` has a row an anchor: tick or rounds, layer, step, loss.
+
+    Raises
+    ------
+    InputError
+        If the modes differ in shape or hold values that are not finite.
+    FloatingPointError
+        If training diverges; the message names the tick and the layers that moved.
+    """
+    config = config or M2M()
+    connection = Connection(
+        a, b, task, order=config.order, moving_spheres=config.moving_spheres, seed=seed,
+        batch=config.batch, lr=config.lr, judge_images=getattr(config.driver, "judge_images", 1),
+    )  # fmt: skip
+    search = _AdaptiveSearch if isinstance(config.driver, Adaptive) else _FixedSearch
+    anchors, log = search(connection, config).run(checkpoint)
+    return Path(a, torch.stack(anchors), pd.DataFrame(log))
+
+
+class _Search:
+    """State and loop that both drivers share: run, save now and then, continue."""
+
+    def __init__(self, connection, config):
+        self.walk, self.config, self.driver = connection, config, config.driver
+        self.anchors, self.log, self.ticks = [connection.vector.clone()], [], 0
+        self.stage, self.progress, self.step = 0, 0.0, getattr(config.driver, "step", 0.0)
+
+    def run(self, checkpoint):
+        self._restore(checkpoint.load())
+        while not self.finished():
+            self.tick()
+            self.ticks += 1
+            if checkpoint.due():
+                checkpoint.save(self._state())
+        self.end()
+        return self.anchors, self.log
+
+    def _state(self):
+        counters = {name: getattr(self, name) for name in ("ticks", "stage", "progress", "step", "log")}
+        tensors = {"anchors": torch.stack(self.anchors), "vector": self.walk.vector.clone()}
+        return counters | tensors | {"rounds": self.walk.rounds}
+
+    def _restore(self, state):
+        if state is None:
+            return
+        device = self.walk.vector.device
+        self.anchors = list(state.pop("anchors").to(device))
+        self.walk.vector.copy_(state.pop("vector"))
+        self.walk.rounds = state.pop("rounds")
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def correct(self, wanted):
+        if wanted:
+            self.walk.correct(epsilon=self.config.epsilon)
+
+    def check_finite(self, loss, layers):
+        if loss != loss or loss == float("inf"):
+            raise FloatingPointError(f"path diverged at tick {self.ticks}, moving {layers}: loss {loss}")
+
+
+class _AdaptiveSearch(_Search):
+    def finished(self):
+        gave_up = self.step < self.driver.smallest_step or self.walk.rounds >= self.driver.most_rounds
+        return gave_up or self.stage == len(self.walk.layers)
+
+    def tick(self):
+        """One move, accepted or taken back."""
+        target = self.progress + self.step
+        if target > 1 - 1e-9:
+            target = 1.0
+        first_round = self.walk.rounds
+        loss, healed = self._attempt(target)
+        if loss > self.driver.threshold:
+            self.walk.vector.copy_(self.anchors[-1])
+            self.step /= 2
+            return
+        self.anchors.append(self.walk.vector.clone())
+        row = {"rounds": self.walk.rounds, "stage": self.stage, "progress": target, "step": self.step, "loss": loss}
+        self.log.append(row)
+        if not healed:
+            self.step /= self.driver.growth
+        elif self.walk.rounds - first_round <= 2 * self.driver.chunk:
+            self.step = min(0.5, self.step * self.driver.growth)
+        self.progress = target
+        if target == 1.0:
+            self.stage, self.progress, self.step = self.stage + 1, 0.0, max(self.step, self.driver.step)
+
+    def _attempt(self, target):
+        """Move the layers of the stage to ``target`` and train; the judged loss, and whether it has slack."""
+        walk, driver, moving = self.walk, self.driver, self.walk.layers[self.stage]
+        walk.set_progress(self.stage, target)
+        walk.move_share(moving, (target - self.progress) / (1 - self.progress))
+        self.correct(self.config.before)
+        goal = driver.slack * driver.threshold
+        for chunk in range(driver.rounds // driver.chunk):
+            loss = float(walk.train(driver.chunk).mean())
+            self.check_finite(loss, moving)
+            last = chunk + 1 == driver.rounds // driver.chunk
+            if loss > (driver.threshold if last else goal):
+                continue
+            self.correct(self.config.after)
+            judged = self._judge()
+            if judged <= goal or last:
+                return judged, judged <= goal
+        return float("inf"), False
+
+    def _judge(self):
+        """The larger loss of the point as it would be stored and of the middle of the segment to it."""
+        middle = torch.lerp(self.anchors[-1], self.walk.vector, 0.5)
+        return max(self.walk.loss_at(self.walk.vector), self.walk.loss_at(middle))
+
+    def end(self):
+        """Nothing is left to do: the last layer to arrive was set exactly onto D."""
+
+
+class _FixedSearch(_Search):
+    def __init__(self, connection, config):
+        super().__init__(connection, config)
+        flat, start, end = connection.flat, connection.vector, connection.destination
+        self.units = _units(flat, self.driver.unit)
+        self.arcs = {unit: _arc(start[part], end[part]) for unit, part in self.units.items()}
+        self.starts = self._schedule(connection)
+
+    def _schedule(self, connection):
+        """The tick at which each unit starts to move."""
+        layer_of = {name: number for number, layer in enumerate(connection.layers) for name in layer}
+        starts = {}
+        for unit, part in self.units.items():
+            name = next(n for n in connection.flat.names if connection.flat.slices[n].start == part.start)
+            if self.driver.stages:
+                ticks = [tick for tick, pattern in self.driver.stages if re.search(pattern, name)]
+                starts[unit] = min(ticks, default=self.driver.ticks)
+            else:
+                starts[unit] = layer_of[name] * self.driver.ticks // len(connection.layers)
+        return starts
+
+    def finished(self):
+        return self.ticks == self.driver.ticks
+
+    def tick(self):
+        """The paper's tick: move, correct, train, correct, record."""
+        walk, driver = self.walk, self.driver
+        moving = [unit for unit, start in self.starts.items() if start <= self.ticks]
+        for unit in moving:
+            self._move(self.units[unit], self.arcs[unit])
+        self.correct(self.config.before)
+        losses = collections.deque(walk.train(driver.min_rounds), maxlen=driver.min_rounds)
+        rounds = driver.min_rounds
+        while rounds < driver.max_rounds and float(sum(losses)) / driver.min_rounds > driver.threshold:
+            losses.extend(walk.train(1))
+            rounds += 1
+        self.correct(self.config.after)
+        if (self.ticks + 1) % driver.record_every == 0:
+            self._record(float(sum(losses)) / len(losses), moving)
+
+    def _record(self, loss, moving):
+        self.check_finite(loss, moving[-1])
+        self.anchors.append(self.walk.vector.clone())
+        self.log.append({"tick": self.ticks, "rounds": self.walk.rounds, "loss": loss})
+
+    @torch.no_grad()
+    def _move(self, part, arc):
+        driver, difference = self.driver, self.walk.destination[part] - self.walk.vector[part]
+        distance = difference.norm()
+        step = driver.step_f + driver.step_c * arc
+        share = driver.step_a * distance
+        step = step + share if driver.rule == "sum" else share.clamp_min(step)
+        # The clamp at the distance is ours: without it the reference oscillates around D.
+        self.walk.vector[part].addcmul_(difference, (step / distance.clamp_min(1e-30)).clamp_max(1.0))
+
+    def end(self):
+        """The final step exactly onto D (ours): a straight segment that is judged like all others."""
+        self.anchors.append(self.walk.destination.clone())
+        self.log.append({"tick": self.ticks, "rounds": self.walk.rounds, "loss": float("nan")})
+
+
+def _units(flat, unit):
+    """What a distance is measured over: slices of the flat vector by tensor or by module."""
+    units = {}
+    for name, part in flat.slices.items():
+        key = name if unit == "tensor" else name.rpartition(".")[0]
+        units[key] = slice(units[key].start, part.stop) if key in units else part
+    return units
+
+
+def _arc(start, end):
+    """Length r phi of the arc between two tensors: the mean of their norms times the angle between them."""
+    norms = start.norm(), end.norm()
+    cosine = (start @ end / (norms[0] * norms[1]).clamp_min(1e-30)).clamp(-1, 1)
+    return float((norms[0] + norms[1]) / 2 * torch.acos(cosine))
+
+
+def _positive(config, *names):
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise InputError(f"{name}={getattr(config, name)}: must be larger than 0")
+
+
+def _one_of(config, **choices):
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise InputError(f"{name}='{getattr(config, name)}': choose one of {', '.join(allowed)}")

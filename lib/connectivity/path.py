@@ -1,0 +1,173 @@
+"""A path in weight space: anchors P_0 ... P_T and the straight segments between them.
+
+A path is honest only through :meth:`Path.evaluate`: the loss of the stored points, in eval mode, on the whole
+training set, batch norm re-estimated, on the anchors and between them. The largest of these losses is the
+path's *certificate*: what paper 1 (arXiv 2505.02604) calls a low-loss path stays below L_thres everywhere.
+"""
+
+import copy
+import json
+from functools import cached_property
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lib import models
+from lib.errors import InputError
+from lib.flat import FlatModel, check_same_shape, flatten
+from lib.training import evaluate, reestimate_batch_norm
+
+NORM_IMAGES = 2048
+
+
+class Path:
+    """Anchors of a path and the model whose weights they are.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any point of the path; a copy gives the architecture.
+    anchors : tensor (T, D)
+        Flat parameters of P_0 ... P_{T-1}.
+    log : DataFrame, optional
+        What the driver that found the path noted for each anchor.
+    """
+
+    def __init__(self, model, anchors, log=None):
+        if anchors.ndim != 2 or len(anchors) < 1:
+            raise InputError(f"anchors: shape {tuple(anchors.shape)}, needs (points, parameters)")
+        self.model = copy.deepcopy(model).eval()
+        self.anchors = anchors.detach()
+        self.log = pd.DataFrame() if log is None else log
+
+    @classmethod
+    def linear(cls, a, b):
+        """The straight path between two modes."""
+        check_same_shape(a, b)
+        return cls(a, torch.stack([flatten(a), flatten(b)]))
+
+    def __len__(self):
+        return len(self.anchors)
+
+    @cached_property
+    def _flat(self):
+        return FlatModel(self.model)
+
+    def states(self):
+        """The anchors as a list of {name: tensor}, start and end included."""
+        return [self._flat.state(anchor) for anchor in self.anchors]
+
+    def point(self, position):
+        """Flat parameters (D,) at ``position`` in [0, T-1]: anchor number plus share of the segment after it."""
+        if not 0 <= position <= len(self) - 1:
+            raise InputError(f"position={position}: the path runs from 0 to {len(self) - 1}")
+        index = min(int(position), max(0, len(self) - 2))
+        share = position - index
+        return self.anchors[index] if share == 0 else torch.lerp(self.anchors[index], self.anchors[index + 1], share)
+
+    def model_at(self, position, task=None):
+        """A model at a position, batch norm re-estimated on the training split where a task is given."""
+        flat = FlatModel(self.model)
+        flat.vector.copy_(self.point(position))
+        if task is not None:
+            reestimate_batch_norm(flat.module, task.train.x[:NORM_IMAGES])
+        return flat.module
+
+    def lengths(self):
+        """Arc length from the start to every anchor, a tensor (T,)."""
+        steps = (self.anchors[1:] - self.anchors[:-1]).norm(dim=1)
+        return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+
+    def distances(self, target):
+        """Distance of every anchor to another model, parameter by parameter.
+
+        Returns
+        -------
+        DataFrame
+            A row an anchor, a column a parameter: ||D_l - P_l||.
+        """
+        check_same_shape(self.model, target)
+        difference = self.anchors - flatten(target)
+        flat = self._flat
+        return pd.DataFrame({name: difference[:, flat.slices[name]].norm(dim=1).tolist() for name in flat.names})
+
+    def evaluate(self, task, *, between=0, splits=("train", "test")):
+        """Loss and accuracy on anchors and on segments.
+
+        Parameters
+        ----------
+        task : lib.task.Task
+        between : int
+            Points inside every segment, evenly spaced, beside its two ends.
+        splits : tuple of {"train", "test"}
+            Which splits of the task to evaluate on, whole.
+
+        Returns
+        -------
+        DataFrame
+            A row a point: ``position`` (anchor number plus share), ``arc`` (arc length from the start),
+            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy``.
+        """
+        lengths, rows = self.lengths().tolist(), []
+        for position in self._positions(between):
+            index = min(int(position), max(0, len(self) - 2))
+            arc = lengths[index] + (position - index) * (lengths[min(index + 1, len(self) - 1)] - lengths[index])
+            row = {"position": position, "arc": arc, "anchor": float(position).is_integer()}
+            rows.append(row | self._scores(position, task, splits))
+        return pd.DataFrame(rows)
+
+    def certificate(self, task, *, between=10):
+        """The largest training loss over all anchors and ``between`` points inside every segment."""
+        return float(self.evaluate(task, between=between, splits=("train",))["train_loss"].max())
+
+    def _positions(self, between):
+        if between < 0:
+            raise InputError(f"between={between}: must be 0 or larger")
+        parts = between + 1
+        return [number / parts for number in range((len(self) - 1) * parts + 1)]
+
+    def _scores(self, position, task, splits):
+        flat = self._flat
+        flat.vector.copy_(self.point(position))
+        reestimate_batch_norm(flat.module, task.train.x[:NORM_IMAGES])
+        scores = {}
+        for split in splits:
+            score = evaluate(flat.module, getattr(task, split))
+            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
+        return scores
+
+    def save(self, file):
+        """Write anchors and log to a safetensors file; a registry model is remembered by its entry."""
+        entry = getattr(self.model, "registry_entry", None)
+        metadata = {"model": json.dumps(entry), "names": json.dumps(self._flat.names)}
+        metadata["log"] = self.log.to_json(orient="split", double_precision=15)
+        save_file({"anchors": self.anchors.cpu().contiguous()}, str(file), metadata=metadata)
+
+    @classmethod
+    def load(cls, file, *, model=None):
+        """Read a path; ``model`` gives the architecture where it is not one of the registry.
+
+        Raises
+        ------
+        InputError
+            If the file is not a path, or holds another architecture than ``model``.
+        """
+        try:
+            with safe_open(str(file), framework="pt") as stored:
+                metadata, anchors = stored.metadata() or {}, stored.get_tensor("anchors")
+            entry, names = json.loads(metadata["model"]), json.loads(metadata["names"])
+        except (SafetensorError, OSError, KeyError) as error:
+            raise InputError(f"file='{file}': not a readable path ({str(error).splitlines()[0]})") from None
+        if model is None and entry is None:
+            raise InputError(f"file='{file}': its model is not of the registry, give model=")
+        path = cls(models.from_entry(entry) if model is None else model, anchors, _read_log(metadata["log"]))
+        if list(path._flat.names) != names or path._flat.vector.numel() != anchors.shape[1]:
+            raise InputError(f"file='{file}': holds another architecture than the given model")
+        return path
+
+
+def _read_log(text):
+    parts = json.loads(text)
+    return pd.DataFrame(parts["data"], columns=parts["columns"])

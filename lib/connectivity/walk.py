@@ -1,0 +1,142 @@
+"""The point that travels: what one tick of LLPF does to it, shared by every driver (arXiv 2505.02604).
+
+A tick moves the active layers from P_i towards the destination (M_1), corrects the variance (M_2), trains on
+mini-batches (M_3) and corrects again (P_{i+1}). The point is one flat vector; a tick is a few operations on it
+and its slices, and asks the device for a number (a host synchronisation) only to decide what comes next.
+"""
+
+import random
+
+import torch
+from torch.nn import functional as F
+
+from lib import layers, seeds, sphere
+from lib.errors import InputError
+from lib.flat import FlatModel, check_same_shape, flatten
+from lib.training import evaluate, reestimate_batch_norm
+
+ORDERS = ("fdf", "all", "reversed", "random")
+
+
+def layer_order(model, task, order, seed):
+    """Layers (tuples of parameter names) in the order in which they start to move.
+
+    Parameters
+    ----------
+    order : {"fdf", "all", "reversed", "random"}
+        Follow the data flow (the paper's), all at once, against the data flow, or shuffled.
+    """
+    if order not in ORDERS:
+        raise InputError(f"order='{order}': choose one of {', '.join(ORDERS)}")
+    if order == "all":
+        return [tuple(name for name, _ in model.named_parameters())]
+    flow = layers.data_flow(model, task)
+    if order == "reversed":
+        return flow[::-1]
+    if order == "random":
+        random.Random(seeds.derive(seed, "layer order")).shuffle(flow)
+    return flow
+
+
+class Walker:
+    """A point on its way through weight space, and the training that keeps its loss low.
+
+    Parameters
+    ----------
+    start : torch.nn.Module
+        The mode to start from; stays as it is.
+    task : lib.task.Task
+    batch : int
+    lr : float
+        Plain SGD: no momentum, no weight decay, as in the reference.
+    seed : int
+    judge_images : int
+        Images of the training split on which :meth:`loss_at` estimates a loss.
+    """
+
+    def __init__(self, start, task, *, batch, lr, seed, judge_images):
+        self.flat = FlatModel(start)
+        self.flat.module.train()
+        self.lr, self.seed, self.rounds = lr, seed, 0
+        self.batches = task.batches(seeds.derive(seed, "path"), batch)
+        self.judged_on = task.train.subset(judge_images, seed=seed)
+        self.weights = [n for n in self.flat.names if sphere.is_weight(self.flat.view(self.flat.vector, n))]
+        self.spheres = {n: v.clone() for n, v in sphere.variance(self.flat.state(self.flat.vector)).items()}
+
+    @property
+    def vector(self):
+        """The point itself, (D,)."""
+        return self.flat.vector
+
+    def correct(self, *, epsilon=0.0):
+        """Project every weight tensor that is not frozen onto its sphere, in place."""
+        for name in self.weights:
+            parameter = self.flat.module.get_parameter(name)
+            if parameter.requires_grad:
+                sphere.correct_(self.flat.view(self.vector, name), self.spheres[name], epsilon=epsilon)
+
+    def train(self, rounds):
+        """``rounds`` SGD steps; returns their losses as a tensor, without waiting for the device."""
+        losses = []
+        for _ in range(rounds):
+            x, y = self.batches.get(self.rounds)
+            with seeds.scope(self.seed, "round", self.rounds):
+                loss = F.cross_entropy(self.flat.module(x), y)
+            self.flat.gradient.zero_()
+            if loss.requires_grad:  # where every layer has arrived nothing is left to train
+                loss.backward()
+            self.descend()
+            self.rounds += 1
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+    @torch.no_grad()
+    def descend(self):
+        """One step of plain SGD along the gradient."""
+        self.vector.add_(self.flat.gradient, alpha=-self.lr)
+
+    def loss_at(self, point):
+        """Loss of a point (D,) in eval mode, batch norm re-estimated; the walker stays where it is."""
+        here = self.vector.clone()
+        self.vector.copy_(point)
+        reestimate_batch_norm(self.flat.module, self.judged_on.x)
+        loss = evaluate(self.flat.module, self.judged_on).loss
+        self.vector.copy_(here)
+        return loss
+
+
+class Connection(Walker):
+    """A walker with a destination: the layers in their order and their spheres on the way."""
+
+    def __init__(self, start, end, task, *, order, moving_spheres, seed, **training):
+        check_same_shape(start, end)
+        super().__init__(start, task, seed=seed, **training)
+        self.destination = flatten(end).to(self.vector.device)
+        if not torch.isfinite(self.vector).all() or not torch.isfinite(self.destination).all():
+            raise InputError("modes: a weight of the start or the end is not finite")
+        self.layers = layer_order(start, task, order, seed)
+        self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.spheres
+        self.starts = dict(self.spheres)
+
+    def set_progress(self, stage, progress):
+        """Freeze the layers before ``stage``, which have arrived, and set the spheres of the one that moves.
+
+        With moving spheres the target variance of a layer goes from Var(P_0) to Var(D) as the layer moves
+        (ours); else it stays Var(P_0), as in the paper.
+        """
+        arrived = [name for layer in self.layers[:stage] for name in layer]
+        if progress >= 1:
+            arrived += self.layers[stage]
+        self.flat.freeze(arrived)
+        for name in self.layers[stage]:
+            if name in self.starts:
+                self.spheres[name] = torch.lerp(self.starts[name], self.ends[name], min(progress, 1.0))
+
+    def move_share(self, names, share):
+        """Move parameters by a share of what is left of their way; a share of 1 sets them exactly onto D."""
+        for name in names:
+            part = self.flat.slices[name]
+            if share >= 1:
+                self.vector[part] = self.destination[part]
+            else:
+                self.vector[part].lerp_(self.destination[part], share)

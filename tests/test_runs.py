@@ -87,8 +87,9 @@ def test_nothing_to_do_is_an_empty_list(capsys):
     assert capsys.readouterr().out == "everything: 0 runs, 0 reused, 0 to run\n"
 
 
-def test_a_run_may_ask_for_runs():
+def test_a_run_may_ask_for_runs(capsys):
     total = runs.one(nested, Config())["sum"]
+    assert capsys.readouterr().out == "nested: 1 run, 0 reused, 1 to run\n"
     parts = runs.map(everything, [Config(seed=1), Config(seed=2)])
     assert float(total) == float(sum(part["product"].sum() for part in parts))
 

@@ -121,6 +121,19 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(tmp_path, folder, 
         assert steps == sorted(set(steps)), "what the lost worker had saved was done again"
 
 
+def test_a_lost_scheduler_is_one_line(monkeypatch):
+    class Gone:
+        def ncores(self):
+            raise OSError("Timed out trying to connect")
+
+    def lost(*_):
+        yield from cluster._spread(Gone(), everything, {"key": Config()}, None)
+
+    monkeypatch.setattr(cluster, "outcomes", lost)
+    with pytest.raises(runs.RunFailed, match="the Dask scheduler was lost; what is finished is kept, run again"):
+        runs.map(everything, [Config(seed=1), Config(seed=2)])
+
+
 def test_an_address_where_nobody_answers_is_one_line(monkeypatch):
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
     monkeypatch.setattr(cluster, "_CONNECT", "1s")

@@ -51,11 +51,10 @@ def map(function, configs, *, label=None):
     entries = {entry.key: entry for entry, _ in wanted}
     found = {key: cache.read(entry) for key, entry in entries.items()}
     jobs = {entry.key: config for entry, config in wanted if found[entry.key] is None}
-    print(
-        f"{label}: {len(entries)} run{'s' * (len(entries) != 1)}, {len(entries) - len(jobs)} reused, "
-        f"{len(jobs)} to run",
-        flush=True,
-    )
+    if not work.inside_a_run():
+        plural = "s" * (len(entries) != 1)
+        reused = len(entries) - len(jobs)
+        print(f"{label}: {len(entries)} run{plural}, {reused} reused, {len(jobs)} to run", flush=True)
     found.update(_finish(function, jobs, entries, label))
     return [found[entry.key] for entry, _ in wanted]
 

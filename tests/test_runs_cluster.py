@@ -130,7 +130,7 @@ def test_a_lost_scheduler_is_one_line(monkeypatch):
         yield from cluster._spread(Gone(), everything, {"key": Config()}, None)
 
     monkeypatch.setattr(cluster, "outcomes", lost)
-    with pytest.raises(runs.RunFailed, match="the Dask scheduler was lost; what is finished is kept, run again"):
+    with pytest.raises(runs.RunFailed, match="the Dask scheduler was lost; what is finished is kept"):
         runs.map(everything, [Config(seed=1), Config(seed=2)])
 
 

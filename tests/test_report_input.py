@@ -31,6 +31,7 @@ def root(tmp_path_factory, write_notebook):
     }
     for name, cell in bad.items():
         write_notebook(root / f"notebooks/bad/{name}.ipynb", cell)
+    write_notebook(root / "notebooks/bad/code.ipynb", GOOD, "x = (")
     profiles = {
         "elsewhere": "good/c: {seed: 1}",
         "unknown": "good/a: {sead: 1}",
@@ -75,6 +76,7 @@ PLANS = [
     ("laptop", "bad/untyped", "", "auto", "'seed = 1': expected 'name: type = value'"),
     ("laptop", "bad/mistyped", "", "auto", "bad/mistyped: parameter seed='one': expected int"),
     ("laptop", "bad/exotic", "", "auto", "parameter seed: type 'complex': expected int, float"),
+    ("laptop", "bad/code", "", "auto", "bad/code: source: line 4 is not valid Python"),
     ("laptop", "bad/broken", "", "auto", "bad/broken: parameters cell, line 1"),
 ]
 

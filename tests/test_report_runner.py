@@ -47,6 +47,7 @@ def root(tmp_path_factory, write_notebook):
         write_notebook(root / f"notebooks/toys/{name}.ipynb", PARAMETERS, f"name = '{name}'", DRAW)
     failing = "def fail():\n    raise ValueError('first line\\nlast line')\nfail()"
     write_notebook(root / "notebooks/toys/failing.ipynb", PARAMETERS, "x = 1", failing)
+    write_notebook(root / "notebooks/toys/dying.ipynb", PARAMETERS, "import os\nos.kill(os.getpid(), 9)")
     (root / "notebooks/profiles").mkdir()
     (root / "notebooks/profiles/smoke.yaml").write_text("toys/good: {seed: 5}\n")
     return root
@@ -65,6 +66,7 @@ def contents(folder, name):
 def test_a_failure_names_cell_and_error_and_stops_no_other(first):
     errors = {outcome.job.name: outcome.error for outcome in first}
     assert errors == {
+        "toys/dying": "its Python process died; the usual cause is a lack of memory",
         "toys/failing": "cell [3]: ValueError: last line",
         "toys/good": None,
         "toys/other": None,

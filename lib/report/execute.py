@@ -134,6 +134,8 @@ def _error(partial, tail):
             if output.output_type == "error":
                 value = (output.evalue.strip().splitlines() or [""])[-1]
                 return f"cell [{cell.execution_count}]: {output.ename}: {value}"[:LONGEST_MESSAGE]
+    if "DeadKernelError" in tail:
+        return "its Python process died; the usual cause is a lack of memory"
     return (tail.strip().splitlines() or ["papermill failed without a message"])[-1].strip()[:LONGEST_MESSAGE]
 
 

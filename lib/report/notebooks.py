@@ -80,7 +80,7 @@ def plan(
         own = parameters.declared(notebook, name=name)
         values = parameters.apply(own, {**by_profile.get(name, {}), **changes}, notebook=name)
         different = {key: value for key, value in values.items() if value != own[key].value}
-        key = _key(notebook, [results.name, device, values])
+        key = _key(notebook, name, [results.name, device, values])
         jobs.append(Job(name, path, results, values, different, key))
     return jobs
 
@@ -96,13 +96,17 @@ def _check_device(device):
             raise InputError(f"device={device!r}: not available on this machine; expected auto or cpu")
 
 
-def _key(notebook, settings):
+def _key(notebook, name, settings):
     """What decides whether a notebook must run again: source, settings, the code and versions below it."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    try:
+        code_hash = runs.code_hash_of_source(code)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     parts = [
         json.dumps(settings, sort_keys=True),
         *(cell.source for cell in notebook.cells),
-        runs.code_hash_of_source(code),
+        code_hash,
         Path(__file__).with_name("style.mplstyle").read_text(),
         (paths.ROOT / "requirements.txt").read_text(),
     ]

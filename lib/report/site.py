@@ -85,7 +85,7 @@ def _digest(index, files):
 def _index(profile, folder, notebooks):
     """Source of the first page, in MyST markdown."""
     verdicts = claims.judge(profile, folder=folder)
-    groups = sorted({name.partition("/")[0] for name in notebooks})
+    groups = dict.fromkeys(name.partition("/")[0] for name in sorted(notebooks, key=_last_explore))
     parts = [
         f"# Results at profile {folder.name}",
         "Figures and tables of two papers: *Connecting Independently Trained Modes via Layer-Wise "
@@ -101,6 +101,10 @@ def _index(profile, folder, notebooks):
         *(_contents(group, [name for name in notebooks if name.startswith(f"{group}/")]) for group in groups),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _last_explore(name):
+    return name.startswith("explore/"), name
 
 
 def _gallery(figures):

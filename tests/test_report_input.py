@@ -40,6 +40,7 @@ def root(tmp_path_factory, write_notebook):
         "list": "- good/a",
         "flat": "good/a: 3",
     }
+    (root / "notebooks/bad/damaged.ipynb").write_text('{"cells": [')
     (root / "notebooks/profiles").mkdir()
     for name, text in profiles.items():
         (root / f"notebooks/profiles/{name}.yaml").write_text(text)
@@ -76,6 +77,7 @@ PLANS = [
     ("laptop", "bad/untyped", "", "auto", "'seed = 1': expected 'name: type = value'"),
     ("laptop", "bad/mistyped", "", "auto", "bad/mistyped: parameter seed='one': expected int"),
     ("laptop", "bad/exotic", "", "auto", "parameter seed: type 'complex': expected int, float"),
+    ("laptop", "bad/damaged", "", "auto", "bad/damaged: not a notebook, or damaged"),
     ("laptop", "bad/code", "", "auto", "bad/code: source: line 4 is not valid Python"),
     ("laptop", "bad/broken", "", "auto", "bad/broken: parameters cell, line 1"),
 ]
@@ -107,6 +109,15 @@ def test_command_line_refuses_in_one_line(arguments, environment, message, monke
     assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_results_that_cannot_be_written_are_one_line(root, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "results")
+
+    monkeypatch.setattr(notebooks, "run", full)
+    assert notebooks.main([]) == 2
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'results'\n"
 
 
 def test_missing_data_set_is_found_before_anything_runs(root, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The notebook runner on small real notebooks: what it runs, reuses, reports, and leaves behind."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from lib.report import claims, notebooks
+from lib.report.display import Display
 from lib.report.execute import up_to_date
 
 pytestmark = pytest.mark.xdist_group("runner")
@@ -140,6 +142,21 @@ def test_interrupted_run_ends_its_kernel_and_can_be_resumed(tmp_path, write_note
     wait_for(lambda: not os.path.exists(f"/proc/{kernel}"))
     assert not (tmp_path / "results/laptop/executed/slow.ipynb").exists()
     assert not up_to_date(notebooks.plan("laptop", "*", {}, root=tmp_path)[0])
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_display_is_live_in_a_terminal_and_plain_in_a_log(terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    with Display(2, stream) as display:
+        display.running("a", "1/3")
+        if terminal:
+            wait_for(lambda: "0/2 done" in stream.getvalue())
+        display.finished("a", "3 s")
+    text = stream.getvalue()
+    assert "[1/2] a: 3 s\n" in text
+    assert ("running a (cell 1/3)" in text) == terminal
+    assert ("\x1b" in text) == terminal
 
 
 def wait_for(condition, seconds=60):

@@ -76,13 +76,20 @@ def plan(
     results = root / "results" / (f"{profile}-custom" if changes else profile)
     jobs = []
     for name, path in chosen.items():
-        notebook = nbformat.read(path, as_version=4)
+        notebook = _read(path, name)
         own = parameters.declared(notebook, name=name)
         values = parameters.apply(own, {**by_profile.get(name, {}), **changes}, notebook=name)
         different = {key: value for key, value in values.items() if value != own[key].value}
         key = _key(notebook, name, [results.name, device, values])
         jobs.append(Job(name, path, results, values, different, key))
     return jobs
+
+
+def _read(path, name):
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError):
+        raise InputError(f"{name}: not a notebook, or damaged") from None
 
 
 def _check_device(device):
@@ -212,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _main(options)
-    except InputError as error:
+    except (InputError, OSError) as error:  # a full disk and a folder that is not ours are the user's to mend
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -33,8 +33,8 @@ def copy_tree(target):
     return target
 
 
-def start(tree, profile, notebooks):
-    """``make reproduce`` in a session of its own; a state is saved twice a second."""
+def start(tree, target, profile, notebooks):
+    """``make reproduce``, or another target, in a session of its own; a state is saved twice a second."""
     settings = [f"PROFILE={profile}", f"NOTEBOOKS={notebooks}", f"PYTHON={sys.executable}"]
     outer = (
         "LIB_CACHE",
@@ -48,7 +48,7 @@ def start(tree, profile, notebooks):
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     with open(tree / "log", "a") as log:
         return subprocess.Popen(
-            ["make", "reproduce", *settings], cwd=tree, start_new_session=True, stdout=log, stderr=log,
+            ["make", target, *settings], cwd=tree, start_new_session=True, stdout=log, stderr=log,
             env={**environment, "LIB_CHECKPOINT_SECONDS": "0.5"},
         )  # fmt: skip
 
@@ -84,24 +84,24 @@ def files_of(tree, profile):
     }
 
 
-def survive(folder, *, kills, profile, notebooks, seed):
+def survive(folder, *, kills, target, profile, notebooks, seed):
     """Run undisturbed and disturbed; the names of the files, and of those that differ."""
     calm, stormy = copy_tree(folder / "calm"), copy_tree(folder / "stormy")
     begin = time.monotonic()
-    code = start(calm, profile, notebooks).wait()
+    code = start(calm, target, profile, notebooks).wait()
     seconds = time.monotonic() - begin
     print(f"undisturbed: exit {code} after {seconds:.0f} s, {state_of(calm)[0]} runs", flush=True)
     moments, done = random.Random(seed), 0
     while done < kills:
         moment = moments.uniform(0.5, max(2.0, seconds * 0.6))
-        if killed(start(stormy, profile, notebooks), moment):
+        if killed(start(stormy, target, profile, notebooks), moment):
             done += 1
             runs, states = state_of(stormy)
             print(f"kill {done} after {moment:.1f} s: {runs} runs finished, {states} under way", flush=True)
         else:  # finished in spite of everything: once more from nothing
             shutil.rmtree(stormy)
             copy_tree(stormy)
-    last = start(stormy, profile, notebooks).wait()
+    last = start(stormy, target, profile, notebooks).wait()
     print(f"last start: exit {last}, {state_of(stormy)[0]} runs", flush=True)
     one, other = files_of(calm, profile), files_of(stormy, profile)
     different = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
@@ -114,6 +114,7 @@ def main(arguments=None):
     """Print what happened; exit code 0 if no file differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--target", default="reproduce")
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--notebooks", default="*")
     parser.add_argument("--seed", type=int, default=0)

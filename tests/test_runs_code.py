@@ -12,7 +12,7 @@ from lib.runs.code import code_hash, code_hash_of_source
 
 SOURCES = {
     "__init__": "from lib import unrelated",
-    "experiments": '"""Runs."""\nfrom lib import middle, missing_name\n\nrun = lambda x: middle.f(x)\n',
+    "experiments": '"""Runs."""\nfrom lib import middle, missing_name, runs\n\nrun = lambda x: middle.f(x)\n',
     "middle": "from .deep.leaf import v\nfrom . import side\ndef f(x):\n    # a comment\n    return 2 * x",
     "deep/__init__": "",
     "deep/leaf": "from ..parent import above\nfrom . import sister\n\nv = 1\n",
@@ -22,7 +22,10 @@ SOURCES = {
     "dotted": "class A:\n    '''Doc.'''\n\n    def g(self):\n        'Doc.'\n        return 1\n",
     "lazy": "g = 1",
     "unrelated": "x = 1",
+    "runs/__init__": "from lib.runs import cache",
+    "runs/cache": "x = 1",
 }
+ELSEWHERE = {"__init__", "unrelated", "runs/__init__", "runs/cache"}
 
 
 @pytest.fixture(autouse=True)
@@ -40,14 +43,14 @@ def write(root, name, text):
     code._read_version.cache_clear()  # two writes within one tick of the clock
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES.keys() - {"__init__", "unrelated"}))
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - ELSEWHERE))
 def test_a_change_in_any_module_that_is_imported_directly_or_not_changes_the_hash(library, name):
     before = code_hash("lib.experiments")
     write(library, name, SOURCES[name] + "\nchanged = 1\n")
     assert code_hash("lib.experiments") != before
 
 
-@pytest.mark.parametrize("name", ["__init__", "unrelated"])
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
 def test_a_change_elsewhere_does_not(library, name):
     before = code_hash("lib.experiments")
     write(library, name, SOURCES[name] + "\nchanged = 1\n")

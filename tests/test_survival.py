@@ -8,10 +8,14 @@ import time
 
 import pytest
 import run_functions
+import survive
 from run_functions import Training, digest, train
 
 from lib import paths
 from lib.checkpoint import Checkpoint, NoCheckpoint
+from lib.connectivity import M2M, Adaptive, Fixed
+from lib.experiments import connectivity, gossip
+from lib.training import Recipe
 
 
 def run_until(folder, moment):
@@ -62,9 +66,41 @@ class Fragile(Checkpoint):
             raise PowerLossError
 
 
-@pytest.mark.parametrize("saves", [1, 2, 17])
-def test_a_training_may_stop_after_any_step(tmp_path, saves):
-    config = Training(epochs=1)
-    with pytest.raises(PowerLossError):
-        train(config, Fragile(tmp_path, saves))
-    assert digest(train(config, Checkpoint(tmp_path))) == digest(train(config, NoCheckpoint()))
+MODES = [
+    connectivity.Mode(connectivity.Data(train_images=500), "lenet5", seed, Recipe(epochs=2))
+    for seed in (0, 1)
+]
+RING = gossip.Network("ring", {"nodes": 4})
+LONG = {
+    "training": (train, Training(epochs=1)),
+    "path, fixed": (connectivity.m2m, connectivity.Connection(*MODES, M2M(Fixed(ticks=20)), between=1)),
+    "path, adaptive": (
+        connectivity.m2m,
+        connectivity.Connection(*MODES, M2M(Adaptive(threshold=2.0, most_rounds=80)), between=1),
+    ),
+    **{
+        f"gossip, {name}": (
+            gossip.gossip_run,
+            gossip.Run("digits", "lenet5", RING, system, 20, 0, image_size=16),
+        )
+        for name, system in gossip.SYSTEMS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_whatever_takes_long_may_stop_at_any_moment(tmp_path, name):
+    function, config = LONG[name]
+    undisturbed = digest(function(config, NoCheckpoint()))
+    for saves in (1, 2, 9):  # so that it stops three times, further and further
+        with pytest.raises(PowerLossError):
+            function(config, Fragile(tmp_path, saves))
+    assert digest(function(config, Checkpoint(tmp_path))) == undisturbed
+
+
+def test_make_reproduce_killed_twice_leaves_the_files_of_an_undisturbed_run(tmp_path):
+    files, different = survive.survive(
+        tmp_path, kills=2, target="figures", profile="smoke", notebooks="gossip/01*", seed=0
+    )
+    assert len(files) > 3
+    assert different == []

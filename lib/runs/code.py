@@ -2,7 +2,8 @@
 
 Comments, docstrings and layout are out of the hash, so that prose never costs a run; every other change is
 in. Imports are found in the syntax tree, without running anything, and followed through ``lib`` only
-(installed packages are pinned). ``lib/__init__`` is not followed: it only loads modules on first use.
+(installed packages are pinned). Two parts of ``lib`` are not followed: ``lib/__init__`` only loads modules
+on first use, and ``lib.runs`` decides where and when something is computed, never what.
 """
 
 import ast
@@ -149,4 +150,5 @@ def _on_the_way(name):
     """The modules that run when ``name`` is imported: its packages below ``lib``, and itself."""
     parts = name.split(".")
     steps = (".".join(parts[: end + 1]) for end in range(1, len(parts)))
-    return {step for step in steps if parts[0] == "lib" and _source_file(step)}
+    followed = parts[0] == "lib" and parts[1:2] != ["runs"]
+    return {step for step in steps if followed and _source_file(step)}

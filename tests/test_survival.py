@@ -76,7 +76,7 @@ LONG = {
     "path, fixed": (connectivity.m2m, connectivity.Connection(*MODES, M2M(Fixed(ticks=20)), between=1)),
     "path, adaptive": (
         connectivity.m2m,
-        connectivity.Connection(*MODES, M2M(Adaptive(threshold=2.0, most_rounds=80)), between=1),
+        connectivity.Connection(*MODES, M2M(Adaptive(threshold=2.0, step=0.2, growth=1.0)), between=1),
     ),
     **{
         f"gossip, {name}": (

@@ -131,7 +131,7 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
         optimiser.step()
         step += 1
         if step % batches.per_epoch == 0 and not torch.isfinite(loss):
-            raise FloatingPointError(f"training diverged in epoch {step // batches.per_epoch}: loss {float(loss)}")
+            raise FloatingPointError(f"training diverged in epoch {step // batches.per_epoch}: loss {float(loss.detach())}")
         if checkpoint.due():
             checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
     return model.eval()
@@ -159,7 +159,7 @@ def _resume(model, optimiser, checkpoint):
 
 
 @torch.no_grad()
-def evaluate(model, split, *, batch=2048):
+def evaluate(model, split, *, batch=256):
     """Loss and accuracy of a model, in eval mode, over a whole split.
 
     Returns
@@ -185,7 +185,7 @@ def batch_norms(model):
 
 
 @torch.no_grad()
-def reestimate_batch_norm(model, x, *, batch=1024):
+def reestimate_batch_norm(model, x, *, batch=256):
     """Set running statistics to those of images ``x``, after weights were averaged or interpolated.
 
     Statistics of an average of networks are not the average of their statistics, so that a network whose

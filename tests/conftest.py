@@ -19,8 +19,12 @@ for _name in (
 import nbformat
 import pytest
 import torch
+from hypothesis import settings
 from nbformat import v4
 
+# No timed assertions, and the same examples on every machine.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 torch.set_num_threads(1)
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}

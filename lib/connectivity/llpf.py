@@ -9,155 +9,14 @@ mini-batches looks much better than the stored point), else it is taken back. Bo
 
 import collections
 import re
-from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
 
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.path import Path
-from lib.connectivity.walk import ORDERS, Connection
-from lib.errors import InputError
-
-CORRECTIONS = ("none", "before", "after", "both")
-RULES = ("sum", "max")
-UNITS = ("tensor", "module")
-
-
-@dataclass(frozen=True)
-class Adaptive:
-    """Steps as long as the loss allows (ours).
-
-    Parameters
-    ----------
-    threshold : float
-        Largest loss of an accepted anchor and of the middle of its segment.
-    slack : float
-        A move is trained until its loss is ``slack * threshold``, or ``rounds`` are spent: a point that only
-        just passes leaves the next move no room. The step grows or shrinks with this.
-    step : float
-        Share of a layer's way that the first move takes; small, as the first move of a batch-norm network's
-        first convolution is the most dangerous one.
-    growth : float
-        Factor of the step after an anchor that was reached within ``2 * chunk`` rounds.
-    chunk, rounds : int
-        SGD rounds between two looks at the loss, and rounds after which a move is taken back and halved.
-    smallest_step : float
-        A step that shrinks below this ends the search: the path then ends where it is.
-    most_rounds : int
-        SGD rounds after which the search ends, all moves together.
-    judge_images : int
-        Size of the training sample that judges an anchor.
-    """
-
-    threshold: float = 0.05
-    slack: float = 0.5
-    step: float = 0.02
-    growth: float = 1.5
-    chunk: int = 5
-    rounds: int = 60
-    smallest_step: float = 1e-4
-    most_rounds: int = 100_000
-    judge_images: int = 512
-
-    def __post_init__(self):
-        _positive(self, "threshold", "step", "smallest_step", "chunk", "rounds", "most_rounds", "judge_images")
-        if not self.growth >= 1:
-            raise InputError(f"growth={self.growth}: must be 1 or larger")
-        if self.rounds < self.chunk:
-            raise InputError(f"rounds={self.rounds}: must be at least chunk={self.chunk}")
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """The paper's schedule: a number of ticks, each a step of fixed rule.
-
-    Parameters
-    ----------
-    ticks : int
-    step_f, step_a, step_c : float
-        The step of a unit at distance n is step_a n + step_c arc + step_f, never more than n (the clamp is
-        ours); arc = r phi with r the mean norm of start and destination and phi the angle between them.
-    rule : {"sum", "max"}
-        "sum" as in the paper; the reference code takes max(step_f + step_c arc, step_a n).
-    unit : {"tensor", "module"}
-        What a distance n is measured over; the reference merges LeNet5's biases with their weights.
-    min_rounds, max_rounds : int
-        SGD rounds a tick.
-    threshold : float
-        A tick's training ends when the mean of its last ``min_rounds`` losses is not larger.
-    stages : tuple of (int, str)
-        Tick from which on the parameters whose name matches a regular expression move, as in the published
-        settings; empty: the layers of the configured order start at equal intervals of the ticks.
-    record_every : int
-        Ticks between stored anchors; the path is what is stored.
-    """
-
-    ticks: int = 1000
-    step_f: float = 0.0
-    step_a: float = 0.001
-    step_c: float = 0.0
-    rule: str = "sum"
-    unit: str = "tensor"
-    min_rounds: int = 5
-    max_rounds: int = 5
-    threshold: float = 0.1
-    stages: tuple[tuple[int, str], ...] = ()
-    record_every: int = 1
-
-    def __post_init__(self):
-        _positive(self, "ticks", "min_rounds", "max_rounds", "threshold", "record_every")
-        _one_of(self, rule=RULES, unit=UNITS)
-        if min(self.step_f, self.step_a, self.step_c) < 0 or max(self.step_f, self.step_a, self.step_c) == 0:
-            raise InputError("step_f, step_a, step_c: must not be negative, and one must be larger than 0")
-        if self.max_rounds < self.min_rounds:
-            raise InputError(f"max_rounds={self.max_rounds}: must be at least min_rounds={self.min_rounds}")
-
-
-@dataclass(frozen=True)
-class M2M:
-    """How two modes are connected.
-
-    Parameters
-    ----------
-    driver : Adaptive or Fixed
-    order : {"fdf", "all", "reversed", "random"}
-        Follow the data flow, or the orders of the ablation.
-    correction : {"both", "before", "after", "none"}
-        When the variance is corrected, relative to the training of a tick.
-    moving_spheres : bool
-        Whether a layer's target variance goes from Var(P_0) to Var(D) as it moves (ours; crosses spheres
-        both ways), or stays Var(P_0) (the paper).
-    epsilon : float
-        Of the variance correction; the reference code has 1e-4.
-    batch : int
-    lr : float
-        Plain SGD.
-    """
-
-    driver: Adaptive | Fixed = field(default_factory=Adaptive)
-    order: str = "fdf"
-    correction: str = "both"
-    moving_spheres: bool = True
-    epsilon: float = 0.0
-    batch: int = 64
-    lr: float = 0.01
-
-    def __post_init__(self):
-        _one_of(self, order=ORDERS, correction=CORRECTIONS)
-        _positive(self, "batch", "lr")
-        if not self.epsilon >= 0:
-            raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
-
-    @property
-    def before(self):
-        """Whether the variance is corrected before a tick's training."""
-        return self.correction in ("before", "both")
-
-    @property
-    def after(self):
-        """Whether the variance is corrected after a tick's training."""
-        return self.correction in ("after", "both")
+from lib.connectivity.settings import M2M, Adaptive
+from lib.connectivity.walk import Connection
 
 
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
@@ -369,15 +228,3 @@ def _arc(start, end):
     norms = start.norm(), end.norm()
     cosine = (start @ end / (norms[0] * norms[1]).clamp_min(1e-30)).clamp(-1, 1)
     return float((norms[0] + norms[1]) / 2 * torch.acos(cosine))
-
-
-def _positive(config, *names):
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise InputError(f"{name}={getattr(config, name)}: must be larger than 0")
-
-
-def _one_of(config, **choices):
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            raise InputError(f"{name}='{getattr(config, name)}': choose one of {', '.join(allowed)}")

@@ -93,6 +93,11 @@ class Path:
         flat = self._flat
         return pd.DataFrame({name: difference[:, flat.slices[name]].norm(dim=1).tolist() for name in flat.names})
 
+    def reached(self, target):
+        """Whether the path ends exactly in a model, every parameter equal."""
+        check_same_shape(self.model, target)
+        return bool((self.anchors[-1] == flatten(target)).all())
+
     def evaluate(self, task, *, between=0, splits=("train", "test")):
         """Loss and accuracy on anchors and on segments.
 

@@ -1,0 +1,236 @@
+"""Paths: what they promise (ends, certificate, spheres), the tick by the paper's formulas, resume, bad input."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lib import models, sphere, task, training
+from lib.checkpoint import Checkpoint
+from lib.connectivity import M2M, Adaptive, Fixed, Path, connect
+from lib.connectivity.walk import layer_order
+from lib.errors import InputError
+from lib.flat import FlatModel, flatten
+
+digits = task.load("digits", size=12, device="cpu").subset(200, 60)
+
+
+@pytest.fixture(scope="module")
+def modes():
+    recipe = training.Recipe(epochs=60, lr=0.03, momentum=0.9, batch=50)
+    return [
+        training.train_mode(models.create("lenet5", digits, seed=seed), digits, recipe, seed=seed) for seed in (1, 2)
+    ]
+
+
+adaptive = M2M(order="all", lr=0.05, batch=50, driver=Adaptive(most_rounds=3000, judge_images=200))
+fixed = M2M(order="all", moving_spheres=False, batch=50, driver=Fixed(ticks=6, step_a=0.1, record_every=2))
+
+
+def test_adaptive_path_ends_exactly_in_d_with_low_loss_everywhere(modes):
+    start, end = modes
+    before = flatten(start), flatten(end)
+    path = connect(start, end, digits, adaptive)
+    assert path.reached(end) and torch.equal(path.anchors[0], flatten(start))
+    assert Path.linear(start, end).certificate(digits) > 10 * path.certificate(digits, between=3)
+    assert path.certificate(digits, between=3) < 0.1
+    assert torch.equal(before[0], flatten(start)) and torch.equal(before[1], flatten(end))
+
+
+def test_accepted_anchors_passed_the_threshold_as_stored_points(modes):
+    path = connect(*modes, digits, adaptive)
+    points = path.evaluate(digits, splits=("train",))
+    # judged on all 200 training images, so the log holds the larger of anchor and middle of the segment
+    assert (points.train_loss[1:].to_numpy() <= path.log.loss.to_numpy() + 1e-6).all()
+    assert (path.log.loss <= adaptive.driver.threshold).all()
+
+
+@pytest.mark.parametrize("config", [replace(adaptive, driver=Adaptive(most_rounds=40)), fixed])
+def test_a_seed_repeats_and_another_differs(modes, config):
+    one, same, other = (connect(*modes, digits, config, seed=seed).anchors for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert one.shape != other.shape or not torch.equal(one, other)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class StopsAfter(Checkpoint):
+    left = 3
+
+    def save(self, state):
+        super().save(state)
+        self.left -= 1
+        if not self.left:
+            raise Interrupted
+
+
+@pytest.mark.parametrize("config", [replace(adaptive, driver=Adaptive(most_rounds=60)), fixed])
+def test_an_interrupted_search_continues_to_the_same_bytes(modes, config, tmp_path):
+    whole = connect(*modes, digits, config)
+    with pytest.raises(Interrupted):
+        connect(*modes, digits, config, checkpoint=StopsAfter(tmp_path, every=0))
+    continued = connect(*modes, digits, config, checkpoint=Checkpoint(tmp_path))
+    assert torch.equal(whole.anchors, continued.anchors)
+    pd.testing.assert_frame_equal(whole.log, continued.log)
+
+
+def test_fixed_schedule_stays_on_the_spheres_of_the_start_and_ends_in_d(modes):
+    path = connect(*modes, digits, fixed)
+    assert path.reached(modes[1]) and len(path) == 5
+    wanted = sphere.variance(modes[0])
+    for state in path.states()[:-1]:
+        for name, value in sphere.variance(state).items():
+            torch.testing.assert_close(value, wanted[name].detach(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [({"step_a": 0.25}, 0.25), ({"step_a": 0.25, "step_f": 0.1}, None), ({"step_a": 0.0, "step_f": 1e9}, 1.0)],
+)
+def test_a_move_follows_the_papers_formula(modes, options, share):
+    """One tick without correction and with a vanishing learning rate leaves the move alone."""
+    config = M2M(order="all", correction="none", lr=1e-30, batch=50, driver=Fixed(ticks=1, **options))
+    path = connect(*modes, digits, config)
+    flat, end = FlatModel(modes[0]), flatten(modes[1])
+    for part in flat.slices.values():
+        difference = end[part] - path.anchors[0][part]
+        n = float(difference.norm())
+        step = share * n if share is not None else 0.25 * n + 0.1
+        moved = path.anchors[0][part] + min(step, n) / n * difference
+        torch.testing.assert_close(path.anchors[1][part], moved)
+
+
+def test_max_rule_and_arc_step(modes):
+    flat, end = FlatModel(modes[0]), flatten(modes[1])
+    config = M2M(order="all", correction="none", lr=1e-30, batch=50,
+                 driver=Fixed(ticks=1, step_a=0.1, step_c=0.02, step_f=0.05, rule="max"))  # fmt: skip
+    path = connect(*modes, digits, config)
+    for part in flat.slices.values():
+        p, d = path.anchors[0][part], end[part]
+        n, norms = float((d - p).norm()), (float(p.norm()), float(d.norm()))
+        arc = sum(norms) / 2 * math.acos(float(p @ d) / (norms[0] * norms[1]))
+        step = max(0.05 + 0.02 * arc, 0.1 * n)
+        torch.testing.assert_close(path.anchors[1][part], p + min(1, step / n) * (d - p), rtol=1e-4, atol=1e-6)
+
+
+def test_stages_start_when_the_schedule_says(modes):
+    driver = Fixed(ticks=4, step_a=0.5, stages=((0, "^conv"), (2, "^fc")))
+    path = connect(*modes, digits, M2M(correction="none", lr=1e-30, batch=50, driver=driver))
+    distances = path.distances(modes[1])
+    moved = distances.lt(distances.iloc[0] * 0.99)
+    assert moved["conv1.weight"].tolist() == [False, True, True, True, True, True]
+    assert moved["fc1.weight"].tolist() == [False, False, False, True, True, True]
+
+
+def test_layer_orders():
+    model = models.create("lenet5", digits, seed=0)
+    flow = layer_order(model, digits, "fdf", 0)
+    assert layer_order(model, digits, "reversed", 0) == flow[::-1]
+    assert [len(layer) for layer in layer_order(model, digits, "all", 0)] == [10]
+    shuffled = {tuple(layer_order(model, digits, "random", seed)) for seed in range(6)}
+    assert len(shuffled) > 1 and all(sorted(order) == sorted(flow) for order in shuffled)
+
+
+@given(st.floats(0, 3))
+def test_points_lie_on_segments(position):
+    anchors = torch.tensor([[0.0], [1.0], [5.0], [-1.0]])
+    path = Path(nn.Linear(1, 1, bias=False), anchors)
+    low, share = min(int(position), 2), position - min(int(position), 2)
+    expected = anchors[low] * (1 - share) + anchors[low + 1] * share
+    torch.testing.assert_close(path.point(position), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_evaluation_covers_both_ends_and_every_segment(modes):
+    path = Path(modes[0], torch.stack([flatten(modes[0]), flatten(modes[1]), flatten(modes[0])]))
+    points = path.evaluate(digits, between=3)
+    assert points.position.tolist() == [i / 4 for i in range(9)]
+    assert points.anchor.sum() == 3
+    assert points.arc.iloc[-1] == pytest.approx(float(path.lengths()[-1]), rel=1e-6)
+    score = training.evaluate(modes[1], digits.train)
+    assert points.train_loss[4] == pytest.approx(score.loss, rel=1e-5)
+    assert path.certificate(digits, between=3) == points.train_loss.max()
+
+
+def test_batch_norm_is_re_estimated_at_every_point():
+    model = models.create("resnet18", digits, seed=0)
+    spoilt = models.create("resnet18", digits, seed=0)
+    for norm in training.batch_norms(spoilt):
+        norm.running_mean.fill_(100.0)
+    scores = [Path.linear(m, m).evaluate(digits, splits=("train",)).train_loss[0] for m in (model, spoilt)]
+    assert scores[0] == scores[1]
+
+
+def test_a_path_is_the_same_after_saving(modes, tmp_path):
+    path = connect(*modes, digits, fixed)
+    path.save(tmp_path / "path.safetensors")
+    loaded = Path.load(tmp_path / "path.safetensors")
+    assert torch.equal(loaded.anchors, path.anchors)
+    pd.testing.assert_frame_equal(loaded.log, path.log)
+    assert loaded.certificate(digits, between=0) == path.certificate(digits, between=0)
+
+
+def test_a_model_from_outside_the_registry_needs_naming(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(144, 10))
+    file = tmp_path / "path.safetensors"
+    Path.linear(model, model).save(file)
+    assert len(Path.load(file, model=model)) == 2
+    with pytest.raises(InputError, match="its model is not of the registry, give model="):
+        Path.load(file)
+    with pytest.raises(InputError, match="holds another architecture"):
+        Path.load(file, model=nn.Linear(2, 2))
+
+
+def test_divergence_names_the_tick(modes):
+    wild = M2M(order="all", lr=1e12, batch=50, driver=Fixed(ticks=9, step_a=0.1))
+    with pytest.raises(FloatingPointError, match="path diverged at tick"):
+        connect(*modes, digits, wild)
+
+
+def damaged(tmp_path):
+    file = tmp_path / "damaged.safetensors"
+    file.write_bytes(b"\x00" * 40)
+    return Path.load(file)
+
+
+def not_finite():
+    model = models.create("lenet5", digits, seed=0)
+    nn.init.constant_(model.fc1.weight, math.nan)
+    return connect(model, model, digits)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda tmp: connect(nn.Linear(2, 3), nn.Linear(2, 4), digits), "modes of different shape: 'weight'"),
+        (lambda tmp: connect(nn.Linear(2, 3), nn.Sequential(), digits), "missing in the second"),
+        (lambda tmp: not_finite(), "a weight of the start or the end is not finite"),
+        (lambda tmp: M2M(order="sideways"), "order='sideways': choose one of fdf, all, reversed, random"),
+        (lambda tmp: M2M(correction="twice"), "correction='twice': choose one of none, before, after, both"),
+        (lambda tmp: M2M(lr=0), "lr=0: must be larger than 0"),
+        (lambda tmp: M2M(epsilon=-1), "epsilon=-1: must be 0 or larger"),
+        (lambda tmp: Adaptive(threshold=0), "threshold=0: must be larger than 0"),
+        (lambda tmp: Adaptive(rounds=2), "rounds=2: must be at least chunk=5"),
+        (lambda tmp: Adaptive(growth=0.5), "growth=0.5: must be 1 or larger"),
+        (lambda tmp: Fixed(ticks=0), "ticks=0: must be larger than 0"),
+        (lambda tmp: Fixed(rule="min"), "rule='min': choose one of sum, max"),
+        (lambda tmp: Fixed(unit="net"), "unit='net': choose one of tensor, module"),
+        (lambda tmp: Fixed(step_a=0), "step_f, step_a, step_c: must not be negative, and one must be larger"),
+        (lambda tmp: Fixed(min_rounds=9), "max_rounds=5: must be at least min_rounds=9"),
+        (lambda tmp: Path(nn.Linear(1, 1), torch.zeros(3)), r"anchors: shape \(3,\)"),
+        (lambda tmp: Path(nn.Linear(1, 1), torch.zeros(3, 2)).point(2.5), "position=2.5: the path runs from 0 to 2"),
+        (lambda tmp: Path(nn.Linear(1, 1), torch.zeros(3, 2)).evaluate(digits, between=-1), "between=-1"),
+        (lambda tmp: damaged(tmp), "damaged.safetensors': not a readable path"),
+        (lambda tmp: Path.load(tmp / "none"), "not a readable path"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        call(tmp_path)
+    assert "\n" not in str(caught.value)

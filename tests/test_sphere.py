@@ -1,0 +1,71 @@
+"""Variance correction as the papers define it, for any tensor."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import sphere
+from lib.errors import InputError
+
+shapes = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
+seeds = st.integers(0, 2**32)
+
+
+def tensor(shape, seed, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) + 0.3
+
+
+@given(shapes, seeds, st.floats(1e-8, 1e4))
+def test_correction_projects_onto_the_sphere_and_keeps_mean_and_direction(shape, seed, target):
+    before = tensor(shape, seed)
+    after = sphere.correct({"w": before}, {"w": target})["w"]
+    torch.testing.assert_close(after.mean(), before.mean())
+    if before.numel() == 1:
+        assert torch.equal(after, before)
+        return
+    torch.testing.assert_close(float(after.var(correction=0)), target, rtol=1e-9, atol=0.0)
+    centred = [(t - t.mean()).flatten() for t in (before, after)]
+    torch.testing.assert_close(torch.cosine_similarity(*centred, dim=0).item(), 1.0)
+
+
+@given(shapes, seeds)
+def test_correction_to_the_own_variance_changes_nothing(shape, seed):
+    before = {"w": tensor(shape, seed)}
+    after = sphere.correct(before, sphere.variance(before))
+    torch.testing.assert_close(after["w"], before["w"])
+
+
+@given(st.integers(1, 5), shapes, seeds)
+def test_stacked_correction_equals_the_loop_over_nodes(nodes, shape, seed):
+    stack = tensor((nodes, *shape), seed)
+    targets = tensor((nodes,), seed + 1).abs()
+    loop = torch.stack([sphere.correct({"w": w}, {"w": v})["w"] for w, v in zip(stack, targets, strict=True)])
+    torch.testing.assert_close(sphere.correct_(stack.clone(), targets, stacked=True), loop)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_tensor_stays(value, dtype):
+    constant = torch.full((7, 5), value, dtype=dtype)
+    assert torch.equal(sphere.correct_(constant.clone(), 2.0), constant)
+
+
+def test_epsilon_of_the_reference_restores_only_a_part():
+    # v = 1e-3 that shrank to v/4: (v + 1e-4) / (v/4 + 1e-4) of v/4, not v
+    before = tensor((400, 400), 0)
+    before = sphere.correct({"w": before}, {"w": 0.25e-3})
+    after = sphere.variance(sphere.correct(before, {"w": 1e-3}, epsilon=1e-4))["w"]
+    torch.testing.assert_close(float(after), 0.25e-3 * 1.1e-3 / 0.35e-3, rtol=1e-6, atol=0.0)
+
+
+def test_variance_leaves_out_biases():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    assert list(sphere.variance(model)) == ["0.weight"]
+
+
+def test_targets_are_checked():
+    with pytest.raises(InputError, match="'other' is not a tensor of the state"):
+        sphere.correct({"w": torch.ones(2, 2)}, {"other": 1.0})
+    with pytest.raises(InputError, match="target of 'w'=-1.0: a variance cannot be negative"):
+        sphere.correct({"w": torch.ones(2, 2)}, {"w": -1.0})

@@ -67,7 +67,7 @@ class Fragile(Checkpoint):
 
 
 MODES = [
-    connectivity.Mode(connectivity.Data(train_images=500), "lenet5", seed, Recipe(epochs=2))
+    connectivity.Mode(connectivity.Data(train_images=500), "lenet5", seed, Recipe(epochs=4, momentum=0.9))
     for seed in (0, 1)
 ]
 RING = gossip.Network("ring", {"nodes": 4})
@@ -76,7 +76,9 @@ LONG = {
     "path, fixed": (connectivity.m2m, connectivity.Connection(*MODES, M2M(Fixed(ticks=20)), between=1)),
     "path, adaptive": (
         connectivity.m2m,
-        connectivity.Connection(*MODES, M2M(Adaptive(threshold=2.0, step=0.2, growth=1.0)), between=1),
+        connectivity.Connection(
+            *MODES, M2M(Adaptive(threshold=1.0, step=0.1, growth=1.0, most_rounds=200)), between=1
+        ),
     ),
     **{
         f"gossip, {name}": (

@@ -131,7 +131,8 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
         optimiser.step()
         step += 1
         if step % batches.per_epoch == 0 and not torch.isfinite(loss):
-            raise FloatingPointError(f"training diverged in epoch {step // batches.per_epoch}: loss {float(loss.detach())}")
+            epoch = step // batches.per_epoch
+            raise FloatingPointError(f"training diverged in epoch {epoch}: loss {float(loss.detach())}")
         if checkpoint.due():
             checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
     return model.eval()

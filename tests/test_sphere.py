@@ -67,5 +67,5 @@ def test_variance_leaves_out_biases():
 def test_targets_are_checked():
     with pytest.raises(InputError, match="'other' is not a tensor of the state"):
         sphere.correct({"w": torch.ones(2, 2)}, {"other": 1.0})
-    with pytest.raises(InputError, match="target of 'w'=-1.0: a variance cannot be negative"):
+    with pytest.raises(InputError, match=r"target of 'w'=-1\.0: a variance cannot be negative"):
         sphere.correct({"w": torch.ones(2, 2)}, {"w": -1.0})

@@ -24,6 +24,14 @@ class OtherInner:
 
 
 @dataclass(frozen=True)
+class Hinted:
+    sizes: tuple[int, ...] = (1, 2)
+    some: float | None = None
+    flag: bool = True
+    either: Inner | OtherInner = Inner()
+
+
+@dataclass(frozen=True)
 class Config:
     seed: int = 0
     how: str = "well"  # well | badly | deadly | hungry

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from run_functions import Config, Inner, OtherInner, Thawed, digest, everything, nested, no_dict
+from run_functions import Config, Hinted, Inner, OtherInner, Thawed, digest, everything, nested, no_dict
 
 from lib import paths, runs
 from lib.errors import InputError
@@ -109,6 +109,11 @@ def test_the_key_tells_configs_apart(one, other):
     assert cache.entry(everything, one).key == cache.entry(everything, one).key
     assert cache.entry(everything, one).key != cache.entry(everything, other).key
     assert cache.entry(everything, one).folder != cache.entry(nested, one).folder
+
+
+def test_values_that_fit_their_annotations_are_taken():
+    hinted = Hinted(sizes=(), some=3, flag=np.bool_(True), either=OtherInner())
+    assert cache.entry(everything, Config(inner=hinted)).key != cache.entry(everything, Config()).key
 
 
 def test_numpy_numbers_in_configs_count_as_numbers():
@@ -230,6 +235,15 @@ def test_two_processes_that_store_the_same_run_are_both_content():
         (everything, {"seed": 1}, "a config must be a frozen dataclass"),
         (everything, Config(inner={1, 2}), r"config.inner: a config holds numbers, .* got a set"),
         (everything, Config(inner=(1, torch.ones(1))), r"config.inner\[1\]: a config holds .* got a Tensor"),
+        (everything, Config(seed=1.5), "everything: config.seed=1.5: expected int"),
+        (everything, Config(seed=True), "config.seed=True: expected int"),
+        (everything, Config(how=None), "config.how=None: expected str"),
+        (everything, Config(inner=Inner(float("nan"))), "config.inner.beta=nan: expected float"),
+        (everything, Config(inner=Inner("high")), "config.inner.beta='high': expected float"),
+        (everything, Config(inner=Hinted(sizes=3)), r"config.inner.sizes=3: expected tuple\[int, ...\]"),
+        (everything, Config(inner=Hinted(some="x")), r"config.inner.some='x': expected float | None"),
+        (everything, Config(inner=Hinted(flag=1)), "config.inner.flag=1: expected bool"),
+        (everything, Config(inner=Hinted(either=3)), r"config.inner.either=3: expected"),
         (lambda config, checkpoint: {}, Config(), "must be defined at the top level of a module file"),
     ],
 )

@@ -17,12 +17,12 @@ import time
 import uuid
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 
 from lib import paths, storage
 from lib.errors import InputError
 from lib.runs.code import code_hash
+from lib.runs.config import canonical
 
 log = logging.getLogger(__name__)
 CODE_DIGITS = 12  # of the code hash, in front of a key
@@ -65,35 +65,10 @@ def entry(function, config):
     name = f"{function.__module__}.{function.__qualname__}"
     if "<" in name or function.__module__ == "__main__":
         raise InputError(f"{name}: a run's function must be defined at the top level of a module file")
-    if (
-        not dataclasses.is_dataclass(config)
-        or isinstance(config, type)
-        or not config.__dataclass_params__.frozen
-    ):
-        raise InputError(f"{name}: a config must be a frozen dataclass, got {config!r}")
-    return Entry(name, json.dumps(plain(config), sort_keys=True), code_hash(function))
-
-
-def plain(value, place="config"):
-    """A config as JSON values; dataclasses carry their type, for two types may have the same fields."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {
-            field.name: plain(getattr(value, field.name), f"{place}.{field.name}")
-            for field in dataclasses.fields(value)
-        }
-        return {"$type": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: plain(item, f"{place}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise InputError(
-        f"{place}: a config holds numbers, strings, bools, None, tuples, dicts and frozen "
-        f"dataclasses, got a {type(value).__name__}"
-    )
+    try:
+        return Entry(name, canonical(config), code_hash(function))
+    except InputError as error:
+        raise InputError(f"{function.__name__}: {error}") from None
 
 
 def require_writable(entries):

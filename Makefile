@@ -20,8 +20,8 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/complete
 endif
-# make -j2 runs two notebooks side by side.
-JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
+# Notebooks side by side: two, or what make -j says. Runs share one cluster, so cores are not oversubscribed.
+JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
 RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOTEBOOKS" \
 	--device "$$DEVICE" --parameters "$$PARAMETERS" --jobs $(JOBS)
 

@@ -23,7 +23,7 @@ ITEMS = [row for row in claims.read_rows(paths.DATA / "items.csv") if row["noteb
 def smoke():
     """The finished process of a smoke run of everything, with the user's cache of runs."""
     environment = {name: value for name, value in os.environ.items() if name not in ("LIB_CACHE", "DATA_DIR")}
-    command = [sys.executable, "-m", "lib.report.notebooks", "--profile", "smoke"]
+    command = [sys.executable, "-m", "lib.report.notebooks", "--profile", "smoke", "--jobs", "2"]
     return subprocess.run(
         command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False
     )

@@ -89,7 +89,7 @@ def test_targets_are_there(target):
     assert make("--dry-run", target, "PYTHON=python").returncode == 0
 
 
-@pytest.mark.parametrize(("flags", "jobs"), [([], 1), (["-j2"], 2), (["-j", "3"], 3)])
+@pytest.mark.parametrize(("flags", "jobs"), [([], 2), (["-j1"], 1), (["-j", "3"], 3)])
 def test_make_hands_its_jobs_to_the_runner(flags, jobs):
     assert f"--jobs {jobs}\n" in make("--dry-run", "reproduce", "PYTHON=python", *flags).stdout
 

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from lib import models, seeds, training
 from lib import task as tasks
 from lib.errors import InputError
+from lib.experiments.small_resnet import SmallResNet
 from lib.gossip import measures, topology
 from lib.gossip.averaging import Average, Federated, Isolated, TransferLike, VarianceCorrected, average
 from lib.gossip.labels import IID
@@ -78,7 +79,10 @@ def regular(nodes, degree, **more):
 
 @dataclass(frozen=True)
 class Run:
-    """One simulation; see :func:`lib.gossip.simulate`. ``image_size`` 0 keeps the data set's own."""
+    """One simulation; see :func:`lib.gossip.simulate`. ``image_size`` 0 keeps the data set's own.
+
+    ``model`` is a family of ``lib.models`` or "small_resnet".
+    """
 
     data: str
     model: str
@@ -104,7 +108,7 @@ def gossip_run(config, checkpoint):
     task = tasks.load(config.data, size=config.image_size or None)
     graph = config.network.make(config.seed)
     result = simulate(
-        task, config.model, graph, averaging=config.averaging, ticks=config.ticks, seed=config.seed,
+        task, _model(config.model, task), graph, averaging=config.averaging, ticks=config.ticks, seed=config.seed,
         labels=config.labels, checkpoint=checkpoint, **_fields(config.settings),
     )  # fmt: skip
     by_tick = result.history.groupby("tick")
@@ -118,6 +122,10 @@ def gossip_run(config, checkpoint):
         "degree": sum(degree for _, degree in first.degree) / len(first),
         "classes_seen": float(seen.sum(1).double().mean() + 1),
     }  # fmt: skip
+
+
+def _model(name, task):
+    return (lambda seed: SmallResNet(task.image_shape, task.classes)) if name == "small_resnet" else name
 
 
 def _gap(graph):

@@ -13,9 +13,19 @@ from lib import runs
 from lib.experiments.gossip import gossip_run
 from lib.gossip import measures
 
+# The same line looks the same in all figures; lines that coincide stay visible by their dashes.
 COLOURS = {
     "isolated": "#000000", "gossip": "#D55E00", "corrected gossip": "#0072B2", "federated": "#009E73",
 }  # fmt: skip
+OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C564B", "#BCBD22", "#17BECF", "#AA4499")
+DASHES = {"isolated": ":", "federated": "--"}
+
+
+def look(names):
+    """Colour and dashes of each line, as keyword arguments of ``plot``, by name."""
+    others = iter(OTHERS)
+    colours = {name: COLOURS.get(name) or next(others) for name in names}
+    return {name: {"color": colour, "linestyle": DASHES.get(name, "-")} for name, colour in colours.items()}
 
 
 def simulate(tree, *, label=None):
@@ -58,15 +68,18 @@ def mean_accuracy(group):
 
 def accuracy(ax, outcomes, *, title=None, legend=True, band=True):
     """Draw mean accuracy against tick, with the range over nodes and repeats as a band."""
+    looks = look(outcomes)
     for name, group in outcomes.items():
         table = pd.concat([outcome["history"] for outcome in _group(group)]).groupby("tick")
         mean = table.accuracy.mean()
-        (line,) = ax.plot(mean.index, mean, label=name, color=COLOURS.get(name))
+        (line,) = ax.plot(mean.index, mean, label=name, **looks[name])
         if band:
             ax.fill_between(mean.index, table.lowest.min(), table.highest.max(), color=line.get_color(),
                             alpha=0.12, linewidth=0)  # fmt: skip
     ax.set(xlabel="tick", ylabel="test accuracy", ylim=(0, 1.02), title=title)
-    if legend:
+    if legend and len(outcomes) > 3:
+        ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    elif legend:
         ax.legend(loc="best")
     return ax
 
@@ -133,12 +146,13 @@ def ticks_against(ax, table, *, level, last, systems=None, logarithmic=False):
     name, column = table.columns[0], f"ticks to {level:g}"
     positions = {value: i for i, value in enumerate(dict.fromkeys(table[name]))}
     number = all(isinstance(value, int | float) for value in positions)
-    for system in systems or dict.fromkeys(table.system):
+    names = systems or list(dict.fromkeys(table.system))
+    for system, style in look(names).items():
         rows = table[table.system == system]
         x = rows[name] if number else rows[name].map(positions)
-        (line,) = ax.plot(x, rows[column].fillna(last), "o-", label=system, color=COLOURS.get(system))
+        (line,) = ax.plot(x, rows[column].fillna(last), marker="o", label=system, **style)
         late = rows[column].isna().to_numpy()
-        hollow = {"color": "white", "markeredgecolor": line.get_color(), "markersize": 6}
+        hollow = {"color": "white", "markeredgecolor": line.get_color(), "markersize": 7}
         ax.plot(x[late], [last] * late.sum(), "^", **hollow)
     if not number:
         ax.set_xticks(list(positions.values()), list(positions), rotation=30, ha="right")

@@ -16,7 +16,7 @@ from lib.runs.code import code_hash, code_hash_of_source
 __all__ = ["RunFailed", "code_hash", "code_hash_of_source", "local_cluster", "map", "one"]
 
 
-class RunFailed(RuntimeError):  # noqa: N818 - what happened, not whose fault
+class RunFailed(RuntimeError):
     """Some runs of a map failed; the message is one line, the results of the other runs are kept."""
 
 

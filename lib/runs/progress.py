@@ -50,8 +50,7 @@ class _Plain:
         if self._done:
             left = f", about {_clock(elapsed / self._done * (self._total - self._done))} left"
         print(
-            f"{self._label}: {self._done}/{self._total} done, {running} running, {_clock(elapsed)} elapsed"
-            f"{left}",
+            f"{self._label}: {self._done}/{self._total} done, {running} running, {_clock(elapsed)} elapsed{left}",
             flush=True,
         )
 

@@ -260,10 +260,8 @@ def mixing_matrix(graph, kind="uniform"):
     adjacency = nx.to_scipy_sparse_array(graph, nodelist=range(n), weight=None, format="coo", dtype=float)
     sender, receiver = (torch.as_tensor(part.astype(np.int64)) for part in adjacency.coords)
     degree = torch.zeros(n, dtype=torch.float64).index_add_(0, receiver, torch.ones(len(receiver)).double())
-    if kind == "uniform":
-        share = 1 / degree[receiver]
-    else:
-        share = 1 / (1 + torch.maximum(degree[sender], degree[receiver]))
+    larger = torch.maximum(degree[sender], degree[receiver])
+    share = 1 / degree[receiver] if kind == "uniform" else 1 / (1 + larger)
     own = 1 - torch.zeros(n, dtype=torch.float64).index_add_(0, receiver, share)
     own = own.where(own > 1e-12, 0.0)
     node = torch.arange(n)

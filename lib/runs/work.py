@@ -53,7 +53,7 @@ def execute(function, config, key):
     code.require_current(function)
     if entry.key != key:
         raise RuntimeError(
-            f"worker on {platform.node()} has another version of the code than the client; "
+            f"worker on {platform.node()} has another version of the code than the client (edited meanwhile?); "
             "bring it up to date and restart it"
         )
     started = time.perf_counter()

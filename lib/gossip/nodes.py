@@ -138,8 +138,8 @@ class StackedNodes:
     def distance(self):
         """L1 and L2 distance of each node's weights from the mean model, (N, 2)."""
         mean = self.weights.mean(0)
-        parts = [part - mean for part in self.weights.split(64)]
-        return torch.stack([torch.cat([p.norm(k, dim=1) for p in parts]) for k in (1, 2)], 1)
+        parts = (part - mean for part in self.weights.split(16))
+        return torch.cat([torch.stack([part.norm(k, dim=1) for k in (1, 2)], 1) for part in parts])
 
     @torch.no_grad()
     def evaluate(self, split, *, batch=64, calibration=None):

@@ -1,0 +1,90 @@
+"""The gossip experiments: complete outcomes, and tables that say what the curves say."""
+
+import dataclasses
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from lib import gossip
+from lib.checkpoint import NoCheckpoint
+from lib.experiments import gossip as experiments
+from lib.experiments import gossip_figures as draw
+from lib.experiments.small_resnet import SmallResNet
+from lib.gossip.grouped import GroupedNetwork
+
+QUICK = gossip.Settings(batch=4, eval_images=20, record_every=3)
+RUN = experiments.Run(
+    data="digits", model="lenet_caffe", network=experiments.regular(6, 3), averaging=gossip.Average(), ticks=7,
+    seed=0, image_size=16, settings=QUICK,
+)  # fmt: skip
+
+
+def curve(*accuracy):
+    """An outcome with a known learning curve, a record every 100 ticks."""
+    ticks = [100 * i for i in range(len(accuracy))]
+    return {"history": pd.DataFrame({"tick": ticks, "accuracy": accuracy, "lowest": accuracy, "highest": accuracy})}
+
+
+@pytest.mark.parametrize("change", [
+    {}, {"labels": gossip.Dirichlet(0.5)}, {"network": experiments.regular(6, 3, rewired_every=4)},
+    {"network": experiments.Network("directed_regular", {"nodes": 6, "degree": 2})},
+    {"model": "small_resnet", "averaging": gossip.VarianceCorrected()},
+])  # fmt: skip
+def test_outcome_is_complete(change):
+    outcome = experiments.gossip_run(dataclasses.replace(RUN, **change), NoCheckpoint())
+    assert outcome["history"].tick.tolist() == [0, 3, 6]
+    assert outcome["evaluated_on"].startswith("20 of ")
+    assert outcome["nodes"] == 6
+    assert 1 <= outcome["classes_seen"] <= 10
+    assert set(outcome["variance"].columns) == {"tick", "layer", "start", "trained", "averaged"}
+    assert math.isnan(outcome["spectral_gap"]) == (dataclasses.replace(RUN, **change).network.kind[0] == "d")
+
+
+def test_small_resnet_is_stacked():
+    model = SmallResNet((1, 16, 16), 10).eval()
+    grouped = GroupedNetwork(model)
+    parameters = {name: p.detach()[None].repeat(3, *[1] * p.ndim) for name, p in model.named_parameters()}
+    statistics = {n: b[None].repeat(3, 1) for n, b in model.named_buffers() if "running" in n}
+    x = torch.randn(4, 1, 16, 16)
+    for images in (x, x[:, None].expand(-1, 3, -1, -1, -1)):
+        logits = grouped(parameters, statistics, images, training=False)
+        torch.testing.assert_close(logits, model(x).expand(3, -1, -1), atol=1e-5, rtol=1e-5)
+
+
+def test_averaging_steps_keep_or_lose_variance():
+    config = experiments.OneStep("digits", "lenet5", experiments.regular(8, 4), steps=20, seed=0, image_size=16)
+    outcome = experiments.averaging_steps(config, NoCheckpoint())
+    widest = outcome["layers"].index("fc2.weight")
+    assert float(outcome["plain"][1, widest]) == pytest.approx(0.25 + 0.25 / 4, rel=0.02)
+    assert float(outcome["plain"][-1, widest]) == pytest.approx(1 / 8, rel=0.03)
+    assert float(outcome["corrected"][-1].mean()) == pytest.approx(1, rel=0.02)
+
+
+def test_weight_removal():
+    config = experiments.Removal("digits", "lenet5", steps=30, ratios=(0.0, 1.0), seed=0, image_size=16)
+    outcome = experiments.weight_removal(config, NoCheckpoint())
+    assert outcome["removed"][1] == outcome["scaled"][1] > outcome["removed"][0] == outcome["scaled"][0]
+
+
+def test_summary_and_ratio():
+    outcomes = {"gossip": curve(0.1, 0.1, 0.1, 0.5), "corrected gossip": [curve(0.1, 0.6, 0.9), curve(0.3, 0.8, 0.9)]}
+    table = draw.summary(outcomes, level=0.6, batch=10).set_index("system")
+    assert math.isnan(table.loc["gossip", "ticks to 0.6"])
+    assert table.loc["corrected gossip", "ticks to 0.6"] == pytest.approx(80)
+    assert table.loc["corrected gossip", "samples to 0.6"] == pytest.approx(80)
+    assert draw.ratio(outcomes, "gossip", "corrected gossip", level=0.6) == pytest.approx(300 / 80)
+    assert draw.frame(outcomes).groupby("system").size().to_dict() == {"gossip": 4, "corrected gossip": 6}
+
+
+@pytest.mark.parametrize("values", [(1, 2.5), ("few", "many")])
+def test_sweep_figure_marks_what_never_arrived(values):
+    groups = {value: {"gossip": curve(0.1, 0.2), "corrected gossip": curve(0.1, 0.9)} for value in values}
+    table = draw.sweep(groups, "size", level=0.5, batch=1)
+    fig, ax = plt.subplots()
+    draw.ticks_against(ax, table, level=0.5, last=100)
+    late = [line.get_ydata() for line in ax.lines if line.get_marker() == "^"]
+    assert [list(ticks) for ticks in late] == [[100, 100], []]
+    plt.close(fig)

@@ -54,7 +54,7 @@ def everything(config, checkpoint):
     if config.how == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
     if config.how == "hungry":
-        hoard = [torch.ones(2**24) for _ in range(64)]
+        hoard = [torch.ones(2**24) for _ in range(32)]
         time.sleep(60)
         return {"sum": float(sum(x.sum() for x in hoard))}
     matrix = torch.randn(120, 120, generator=seeds.generator(config.seed, "matrix"))
@@ -151,6 +151,6 @@ if __name__ == "__main__":  # python run_functions.py FOLDER: the training of te
     folder = Path(os.sys.argv[1])
     torch.set_num_threads(1)
     done = train(
-        Training(started=str(folder / "started"), slow=0.01), Checkpoint(folder / "checkpoint", every=0)
+        Training(started=str(folder / "started"), slow=0.03), Checkpoint(folder / "checkpoint", every=0)
     )
     (folder / "digest").write_text(digest(done))

@@ -86,5 +86,5 @@ def test_sweep_figure_marks_what_never_arrived(values):
     fig, ax = plt.subplots()
     draw.ticks_against(ax, table, level=0.5, last=100)
     late = [line.get_ydata() for line in ax.lines if line.get_marker() == "^"]
-    assert [list(ticks) for ticks in late] == [[100, 100], []]
+    assert [list(ticks) for ticks in late] == [[100, 100], [], []]
     plt.close(fig)

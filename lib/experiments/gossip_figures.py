@@ -158,6 +158,8 @@ def ticks_against(ax, table, *, level, last, systems=None, logarithmic=False):
         ax.set_xticks(list(positions.values()), list(positions), rotation=30, ha="right")
     if logarithmic:
         ax.set_xscale("log")
+    if table[column].isna().any():
+        ax.plot([], [], "^", color="white", markeredgecolor="0.4", markersize=7, label="not reached by the end")
     ax.set(xlabel=name, ylabel=column, ylim=(0, 1.08 * last))
     ax.legend(loc="best")
     return ax

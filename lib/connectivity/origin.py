@@ -1,0 +1,277 @@
+"""LLPF M2O, towards the origin, and paths between variance spheres (arXiv 2505.02604, AngleConformal).
+
+M2O shrinks every layer but normalisation towards 0, without variance correction. So that an SGD step turns a
+scale-invariant layer by the same angle on every sphere, its learning rate follows its variance (AngleConformal)::
+
+    lr_l = lr_0 Var(P_l) / v_l        or its square root,        v_l = Var(P_0,l)
+
+A gradient on such a layer grows as 1/||P_l||, its step as lr_l/||P_l||, the angle as lr_l/||P_l||^2. The stop
+is ours: a layer whose variance has reached its target is held on that sphere, and when all have arrived the
+path ends. Modes of different spheres (weight decays, say) are connected by :func:`cross_spheres`.
+"""
+
+import collections
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from lib import sphere
+from lib.checkpoint import NoCheckpoint
+from lib.connectivity.llpf import connect
+from lib.connectivity.path import Path
+from lib.connectivity.settings import M2M, _one_of, _positive
+from lib.connectivity.walk import Walker
+from lib.errors import InputError
+from lib.flat import check_same_shape
+
+POLICIES = {"variance": 1.0, "root": 0.5, "constant": 0.0}
+ROUTES = ("moving", "origin")
+
+
+@dataclass(frozen=True)
+class M2O:
+    """How a mode is moved towards the origin.
+
+    Parameters
+    ----------
+    ticks : int
+        Most ticks; fewer where all layers reach their targets.
+    step_f, step_a : float
+        The step of a layer of norm n is step_a n + step_f, and never beyond its target.
+    policy : {"variance", "root", "constant"}
+        Learning rate of a layer: times Var(P_l)/v_l (AngleConformal), times its square root, or as it is.
+    min_rounds, max_rounds : int
+        SGD rounds a tick.
+    threshold : float
+        A tick's training ends when the mean of its last ``min_rounds`` losses is not larger.
+    record_every : int
+        Ticks between stored anchors.
+    batch : int
+    lr : float
+        Plain SGD.
+    """
+
+    ticks: int = 200
+    step_f: float = 0.0
+    step_a: float = 0.01
+    policy: str = "variance"
+    min_rounds: int = 5
+    max_rounds: int = 100
+    threshold: float = 0.02
+    record_every: int = 1
+    batch: int = 64
+    lr: float = 0.01
+
+    def __post_init__(self):
+        _positive(self, "ticks", "min_rounds", "max_rounds", "threshold", "record_every", "batch", "lr")
+        _one_of(self, policy=POLICIES)
+        if min(self.step_f, self.step_a) < 0 or max(self.step_f, self.step_a) == 0:
+            raise InputError("step_f, step_a: must not be negative, and one must be larger than 0")
+        if self.max_rounds < self.min_rounds:
+            raise InputError(f"max_rounds={self.max_rounds}: must be at least min_rounds={self.min_rounds}")
+
+
+def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckpoint()):
+    """Move a mode towards the origin, keeping its loss low.
+
+    Parameters
+    ----------
+    a : torch.nn.Module
+        On the task's device; stays as it is.
+    task : lib.task.Task
+    config : M2O, optional
+    targets : dict of str to float or 0-d tensor, optional
+        Variance by weight tensor at which a layer stops, such as ``sphere.variance(other)``; a layer that
+        has less is left on its own sphere, one that is not named shrinks to the last tick.
+    seed : int
+        Of the mini-batches.
+    checkpoint : lib.checkpoint.Checkpoint, optional
+
+    Returns
+    -------
+    Path
+        ``path.log`` has a row an anchor: tick, rounds, loss, and layers that have ``arrived``.
+
+    Raises
+    ------
+    InputError
+        If a target names no weight tensor of the model or is not larger than 0.
+    FloatingPointError
+        If training diverges; the message names the tick.
+    """
+    descent = _Descent(a, task, config or M2O(), targets or {}, seed)
+    descent.run(checkpoint)
+    return Path(a, torch.stack(descent.anchors), pd.DataFrame(descent.log))
+
+
+def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, checkpoint=NoCheckpoint()):
+    """Connect two modes that lie on different variance spheres.
+
+    Parameters
+    ----------
+    a, b : torch.nn.Module
+    task : lib.task.Task
+    route : {"moving", "origin"}
+        "origin", the paper's: M2O from the larger mode to the other's spheres, then M2M along these; where
+        ``b`` is the larger one the path is found from ``b`` and turned round, as M2O cannot go up.
+        "moving", ours: one M2M whose target variances go from Var(a) to Var(b), in either direction.
+    m2m : M2M, optional
+    m2o : M2O, optional
+        For the route "origin".
+    seed : int
+    checkpoint : lib.checkpoint.Checkpoint, optional
+
+    Returns
+    -------
+    Path
+        From ``a`` to ``b``; on the route "origin" the log's column ``part`` says which part an anchor is of.
+    """
+    if route not in ROUTES:
+        raise InputError(f"route='{route}': choose one of {', '.join(ROUTES)}")
+    check_same_shape(a, b)
+    m2m = replace(m2m or M2M(), moving_spheres=route == "moving")
+    if route == "moving":
+        return connect(a, b, task, m2m, seed=seed, checkpoint=checkpoint)
+    if _size(b) > _size(a):
+        path = cross_spheres(b, a, task, route=route, m2m=m2m, m2o=m2o, seed=seed, checkpoint=checkpoint)
+        return Path(a, path.anchors.flip(0), path.log[::-1].reset_index(drop=True))
+    part = checkpoint.child("to origin")
+    down = to_origin(a, task, m2o, targets=sphere.variance(b), seed=seed, checkpoint=part)
+    middle = down.model_at(len(down) - 1, task)
+    along = connect(middle, b, task, m2m, seed=seed, checkpoint=checkpoint.child("along the spheres"))
+    return Path(a, torch.cat([down.anchors, along.anchors[1:]]), _joined(down.log, along.log))
+
+
+def _joined(first, second):
+    """Two logs as one; either is empty where its part of the path never left its start."""
+    logs = [log.assign(part=part) for part, log in (("M2O", first), ("M2M", second)) if len(log)]
+    if len(logs) == 2:
+        logs[1]["rounds"] += logs[0]["rounds"].max()
+    return pd.concat(logs, ignore_index=True) if logs else first
+
+
+def _size(model):
+    """Sum of squares of all weights about their means."""
+    return sum(float(p.detach().var(correction=0)) * p.numel() for p in model.parameters() if sphere.is_weight(p))
+
+
+class _Descent(Walker):
+    """A walker on its way to the origin."""
+
+    def __init__(self, start, task, config, targets, seed):
+        super().__init__(start, task, batch=config.batch, lr=config.lr, seed=seed, judge_images=1)
+        targets = _checked(targets, self.weights)
+        self.config, self.units = config, _units(self.flat.names, self.weights)
+        found = self._variances()
+        self.targets = torch.stack([found.new_tensor(targets.get(name, 0.0)) for name in self.units])
+        self.targets, self.starts = torch.minimum(self.targets, found), found
+        self.rates = torch.ones_like(self.vector)
+        self.anchors, self.log, self.ticks = [self.vector.clone()], [], 0
+
+    def run(self, checkpoint):
+        """Tick until every layer has arrived, or to the last tick."""
+        self._restore(checkpoint.load())
+        arrived = self._arrived(self._variances())
+        while self.ticks < self.config.ticks and not all(arrived):
+            arrived = self._tick()
+            last = self.ticks == self.config.ticks or all(arrived)
+            if last or self.ticks % self.config.record_every == 0:
+                self.anchors.append(self.vector.clone())
+                self.log[-1]["arrived"] = sum(arrived)
+            else:
+                self.log.pop()
+            if checkpoint.due():
+                checkpoint.save(self._state())
+
+    def _tick(self):
+        """Move, train, hold what has arrived; whether each layer has arrived."""
+        variances = self._move()
+        arrived = self._arrived(variances)
+        self._set_rates((variances / self.starts.clamp_min(1e-30)) ** POLICIES[self.config.policy])
+        loss = self._train_until_low()
+        for name, target, hold in zip(self.units, self.targets, arrived, strict=True):
+            if hold:
+                sphere.correct_(self.flat.view(self.vector, name), target)
+        self.ticks += 1
+        if loss != loss or loss == float("inf"):
+            raise FloatingPointError(f"path to the origin diverged at tick {self.ticks}: loss {loss}")
+        self.log.append({"tick": self.ticks, "rounds": self.rounds, "loss": loss})
+        return arrived
+
+    @torch.no_grad()
+    def _move(self):
+        """Shrink the layers that have not arrived; the variances they have then."""
+        variances = self._variances()
+        norms = torch.stack([self.flat.view(self.vector, name).norm() for name in self.units])
+        share = self.config.step_a + self.config.step_f / norms.clamp_min(1e-30)
+        beyond = 1 - (self.targets / variances.clamp_min(1e-30)).sqrt()
+        kept = 1 - torch.minimum(share, beyond).clamp(0, 1)
+        for members, factor in zip(self.units.values(), kept, strict=True):
+            for name in members:
+                self.vector[self.flat.slices[name]].mul_(factor)
+        return variances * kept.square()
+
+    def _variances(self):
+        return torch.stack([self.flat.view(self.vector, name).var(correction=0) for name in self.units])
+
+    def _arrived(self, variances):
+        # A share of 1e-5 covers rounding of single precision; the correction that holds a layer removes it.
+        return (variances <= self.targets * (1 + 1e-5)).tolist()
+
+    def _set_rates(self, ratios):
+        for members, ratio in zip(self.units.values(), ratios, strict=True):
+            for name in members:
+                self.rates[self.flat.slices[name]] = ratio
+
+    @torch.no_grad()
+    def descend(self):
+        """SGD with a learning rate for each layer."""
+        self.vector.addcmul_(self.flat.gradient, self.rates, value=-self.lr)
+
+    def _train_until_low(self):
+        config = self.config
+        losses = collections.deque(self.train(config.min_rounds), maxlen=config.min_rounds)
+        rounds = config.min_rounds
+        while rounds < config.max_rounds and float(sum(losses)) / len(losses) > config.threshold:
+            losses.extend(self.train(1))
+            rounds += 1
+        return float(sum(losses)) / len(losses)
+
+    def _state(self):
+        tensors = {"anchors": torch.stack(self.anchors), "vector": self.vector.clone()}
+        return tensors | {"ticks": self.ticks, "rounds": self.rounds, "log": self.log}
+
+    def _restore(self, state):
+        if state is None:
+            return
+        self.anchors = list(state["anchors"].to(self.vector.device))
+        self.vector.copy_(state["vector"])
+        self.ticks, self.rounds, self.log = state["ticks"], state["rounds"], state["log"]
+
+
+def _units(names, weights):
+    """Parameters that shrink together, by weight tensor: a bias goes with the first weight of its module.
+
+    What has no weight tensor in its module, normalisation above all, is in no unit and does not move.
+    """
+    units = {}
+    owner = {}
+    for name in weights:
+        units[name] = [name]
+        owner.setdefault(name.rpartition(".")[0], name)
+    for name in names:
+        if name not in units and name.rpartition(".")[0] in owner:
+            units[owner[name.rpartition(".")[0]]].append(name)
+    return units
+
+
+def _checked(targets, weights):
+    """Targets as numbers."""
+    targets = {name: float(torch.as_tensor(value).detach()) for name, value in targets.items()}
+    for name, value in targets.items():
+        if name not in weights:
+            raise InputError(f"targets: '{name}' is not a weight tensor of the model")
+        if not value > 0:
+            raise InputError(f"targets['{name}']={value}: a target variance must be larger than 0")
+    return targets

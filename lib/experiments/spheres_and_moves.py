@@ -1,0 +1,233 @@
+"""What the connectivity notebooks ask for beyond plain M2M: crossing spheres, M2O, surfaces, moves, simplification.
+
+Pure functions of a config, for ``runs.map``; modes and paths come from :mod:`lib.experiments.connectivity`.
+"""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+
+from lib import models, runs, sphere
+from lib.connectivity import M2M, Path, landscape, origin, simplify, walk
+from lib.experiments.connectivity import Connection, Mode, load_mode, m2m
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A path between two modes of different spheres, ``route`` "moving" or "origin"."""
+
+    start: Mode
+    end: Mode
+    route: str
+    m2m: M2M = field(default_factory=M2M)
+    m2o: origin.M2O = field(default_factory=origin.M2O)
+    seed: int = 0
+    between: int = 10
+
+
+def crossing(config, checkpoint):
+    """Cross the spheres and evaluate the path.
+
+    Returns
+    -------
+    dict
+        As of :func:`lib.experiments.connectivity.m2m`, and ``variances``: by anchor and weight tensor.
+    """
+    task = config.start.data.load()
+    start, end = load_mode(config.start, task), load_mode(config.end, task)
+    path = origin.cross_spheres(
+        start, end, task, route=config.route, m2m=config.m2m, m2o=config.m2o, seed=config.seed, checkpoint=checkpoint
+    )
+    points = path.evaluate(task, between=config.between)
+    return {
+        "points": points,
+        "variances": variances(path),
+        "anchors": path.anchors,
+        "certificate": float(points["train_loss"].max()),
+        "reached": path.reached(end),
+        "rounds": int(path.log["rounds"].max()),
+    }
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A mode on its way to the origin."""
+
+    start: Mode
+    m2o: origin.M2O = field(default_factory=origin.M2O)
+    seed: int = 0
+
+
+def descent(config, checkpoint):
+    """Move a mode towards the origin, all layers, to the last tick.
+
+    Returns
+    -------
+    dict
+        ``points``: loss and accuracy at every anchor; ``variances``: by anchor and weight tensor; ``log``.
+    """
+    task = config.start.data.load()
+    path = origin.to_origin(load_mode(config.start, task), task, config.m2o, seed=config.seed, checkpoint=checkpoint)
+    return {"points": path.evaluate(task), "variances": variances(path), "log": path.log}
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The loss over the plane through three modes, and a path between the first two seen on it."""
+
+    path: Connection
+    third: Mode
+    resolution: int = 15
+
+
+def surface(config, checkpoint):
+    """Evaluate a plane.
+
+    Returns
+    -------
+    dict
+        ``grid``: :meth:`lib.connectivity.landscape.Plane.surface`; ``path``: x, y, distance from the plane
+        and losses of the path's anchors; ``modes``: x, y of the three.
+    """
+    task = config.path.start.data.load()
+    path = found_path(config.path, task)
+    third = torch.cat([p.detach().reshape(-1) for p in load_mode(config.third, task).parameters()])
+    three = torch.stack([path.anchors[0], path.anchors[-1], third])
+    plane = landscape.Plane.through(*three)
+    positions, heights = plane.coordinates(path.anchors)
+    seen = pd.DataFrame(positions.tolist(), columns=["x", "y"]).assign(off_plane=heights.tolist())
+    grid = plane.surface(path.model, task, torch.cat([three, path.anchors]), resolution=config.resolution)
+    return {
+        "grid": grid,
+        "path": seen.join(path.evaluate(task)[["train_loss", "test_accuracy"]]),
+        "modes": pd.DataFrame(plane.coordinates(three)[0].tolist(), columns=["x", "y"]),
+    }
+
+
+@dataclass(frozen=True)
+class Moves:
+    """One tick of M2M from a mode towards each of many: move by ``share``, correct, train ``rounds``, correct."""
+
+    start: Mode
+    ends: tuple[Mode, ...]
+    share: float = 0.1
+    rounds: int = 50
+    lr: float = 0.01
+    seed: int = 0
+
+
+def moves(config, checkpoint):
+    """Singular values of the moves, layer by layer.
+
+    Returns
+    -------
+    dict
+        ``values``: a row for each layer and number of singular value; every move is scaled to length 1, so
+        that k moves in k independent, equally used directions give k values of 1; ``random``: the same for
+        random directions of that dimension. ``losses``: training loss where each move ended.
+    """
+    task = config.start.data.load()
+    start, differences, losses = load_mode(config.start, task), [], []
+    for end in config.ends:
+        walker = walk.Connection(
+            start, load_mode(end, task), task, order="all", moving_spheres=False, seed=config.seed,
+            batch=64, lr=config.lr, judge_images=len(task.train),
+        )  # fmt: skip
+        before = walker.vector.clone()
+        walker.move_share(walker.flat.names, config.share)
+        walker.correct()
+        walker.train(config.rounds)
+        walker.correct()
+        differences.append(walker.vector - before)
+        losses.append(walker.loss_at(walker.vector))
+    return {"values": _by_layer(walker.flat, torch.stack(differences), config.seed), "losses": losses}
+
+
+def _by_layer(flat, differences, seed):
+    rows = []
+    noise = torch.randn(differences.shape, generator=torch.Generator().manual_seed(seed))
+    for name in sphere.variance(flat.state(flat.vector)):
+        part = flat.slices[name]
+        ours, random = (landscape.singular_values(each[:, part]).tolist() for each in (differences, noise))
+        for number, (value, chance) in enumerate(zip(ours, random, strict=True)):
+            layer = name.removesuffix(".weight")
+            rows.append({"layer": layer, "number": number + 1, "value": value, "random": chance})
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Simplification:
+    """A path, the bounds that it is simplified under, and the numbers of evenly spaced pivots beside them."""
+
+    path: Connection
+    bounds: tuple[float, ...] = (0.05, 0.1, 0.2)
+    pivots: tuple[int, ...] = (1, 3, 7, 11)
+    between: int = 10
+
+
+def simplification(config, checkpoint):
+    """Simplify a path.
+
+    Returns
+    -------
+    dict
+        ``table``: a row for each choice of anchors: ``choice``, ``bound``, ``segments``, ``certificate``;
+        bounds below the certificate of the whole path and more pivots than anchors are left out.
+        ``kept``: tensor (T, D), the anchors under the smallest bound.
+    """
+    task = config.path.start.data.load()
+    path = found_path(config.path, task)
+    whole = path.certificate(task, between=config.between)
+    rows = [{"choice": "all anchors", "bound": None, "segments": len(path) - 1, "certificate": whole}]
+    shortest = [(bound, simplify.simplify(path, task, bound, between=config.between))
+                for bound in sorted(config.bounds) if bound > whole]  # fmt: skip
+    for bound, each in shortest:
+        certificate = each.certificate(task, between=config.between)
+        rows.append({"choice": "fewest", "bound": bound, "segments": len(each) - 1, "certificate": certificate})
+    for count in config.pivots:
+        if count <= len(path) - 2:
+            certificate = simplify.evenly_spaced(path, count).certificate(task, between=config.between)
+            rows.append({"choice": "evenly", "bound": None, "segments": count + 1, "certificate": certificate})
+    kept = shortest[0][1].anchors if shortest else path.anchors
+    return {"table": pd.DataFrame(rows), "kept": kept}
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Sharpness at ``points`` evenly spaced anchors of a path, its ends included."""
+
+    path: Connection
+    points: int = 9
+    radius: float = 0.1
+    draws: int = 5
+
+
+def sharpness(config, checkpoint):
+    """Measure the sharpness along a path.
+
+    Returns
+    -------
+    dict
+        ``table``: ``anchor``, ``share`` of the anchors, ``sharpness`` (:func:`landscape.sharpness`).
+    """
+    task = config.path.start.data.load()
+    path = found_path(config.path, task)
+    last = len(path) - 1
+    rows = []
+    for anchor in sorted({round(number * last / (config.points - 1)) for number in range(config.points)}):
+        value = landscape.sharpness(path.model_at(anchor, task), task, radius=config.radius, draws=config.draws)
+        rows.append({"anchor": anchor, "share": anchor / max(1, last), "sharpness": value})
+    return {"table": pd.DataFrame(rows)}
+
+
+def variances(path):
+    """Variance of every weight tensor at every anchor, as a DataFrame."""
+    return pd.DataFrame([{name: float(v) for name, v in sphere.variance(state).items()} for state in path.states()])
+
+
+def found_path(config, task):
+    """The path of a connection, from the cache where it is there."""
+    outcome = runs.one(m2m, config)
+    model = models.create(config.start.model, task, size=config.start.size, seed=config.start.seed)
+    return Path(model, outcome["anchors"], outcome["log"])

@@ -25,7 +25,7 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
 RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOTEBOOKS" \
 	--device "$$DEVICE" --parameters "$$PARAMETERS" --jobs $(JOBS)
 
-.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean
+.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean survive
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -74,6 +74,9 @@ cache: $(READY)  ## list the cached runs
 
 clean-cache: $(READY)  ## remove stale runs from the cache, or all: ALL=1
 	@$(PYTHON) -m lib.runs clean $(if $(ALL),--all)
+
+survive: $(READY)  ## kill -9 make reproduce PROFILE=smoke ten times, compare every file with an undisturbed run
+	$(PYTHON) tests/survive.py --kills 10
 
 clean:  ## remove executed notebooks, reports and tool caches (.venv, results and cached runs stay)
 	rm -rf results/*/executed results/*/report results/*-custom results/interactive

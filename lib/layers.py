@@ -14,6 +14,7 @@ What cannot be traced falls back to forward hooks: each module that owns paramet
 
 from typing import NamedTuple
 
+import networkx as nx
 import torch
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -27,10 +28,11 @@ CONTRACTIONS = {
 
 class _Value(NamedTuple):
     """What an intermediate result depends on: the layer that made it (None without data), parameters not yet
-    met by data."""
+    met by data, and the layers whose results it is made of with no layer in between (sums, concatenations)."""
 
     depth: int | None
     pending: frozenset
+    made_of: frozenset = frozenset()
 
 
 def data_flow(model, task=None, *, example=None):
@@ -49,58 +51,88 @@ def data_flow(model, task=None, *, example=None):
     -------
     list of tuple of str
         Parameter names, a tuple for each layer; every parameter is in exactly one. Parameters that the
-        output does not depend on are in the last.
+        output does not depend on are in the last. :func:`graph` has the same and how the layers are joined.
 
     Notes
     -----
     Paper 1, layer order "follow data flow" (arXiv 2505.02604). That a layer is one depth of the traced
     graph, and which layer a normalisation joins, is our definition.
     """
+    parameters = graph(model, task, example=example).nodes(data="parameters")
+    return [names for layer, names in parameters if layer > 0]
+
+
+def graph(model, task=None, *, example=None):
+    """The layers of a model and how the data flows between them, for drawing.
+
+    Parameters
+    ----------
+    model, task, example
+        As of :func:`data_flow`.
+
+    Returns
+    -------
+    networkx.DiGraph
+        Nodes 1, 2, ... are the layers of :func:`data_flow`, with their names as ``parameters``; node 0 is the
+        input. An edge says that a layer reads what another made, skip connections included.
+    """
     example = task.test.x[:2] if example is None else example
     was_training = model.training
     model.eval()
     try:
-        depths = _trace(model, example)
+        layer_of, edges = _trace(model, example)
     except Exception:  # whatever stops the tracer (control flow on data, custom operators), hooks still work
-        depths = _order_of_calls(model, example)
+        layer_of, edges = _order_of_calls(model, example)
     finally:
         model.train(was_training)
-    return _group(model, depths)
+    joined = nx.DiGraph()
+    joined.add_node(0, parameters=())
+    for layer, names in enumerate(_group(model, layer_of), 1):
+        joined.add_node(layer, parameters=names)
+    joined.add_edges_from(edge for edge in edges if max(edge) < len(joined))
+    return joined
 
 
 def _trace(model, example):
-    """Layer number of every parameter that the output depends on, from the graph of tensor operations."""
+    """Layer number of every parameter that the output depends on and edges between layers, from the graph of
+    tensor operations."""
     names, parameters = zip(*((name, p.detach()) for name, p in model.named_parameters()), strict=True)
 
     def forward(parameters, x):
         return functional_call(model, dict(zip(names, parameters, strict=True)), (x,))
 
     with torch.no_grad():
-        graph = make_fx(forward)(list(parameters), example).graph
-    *parameter_nodes, data = [node for node in graph.nodes if node.op == "placeholder"]
+        nodes = make_fx(forward)(list(parameters), example).graph.nodes
+    *parameter_nodes, data = [node for node in nodes if node.op == "placeholder"]
     values = {node: _Value(None, frozenset([name])) for node, name in zip(parameter_nodes, names, strict=True)}
-    values[data] = _Value(0, frozenset())
-    layer_of = {}
-    for node in graph.nodes:
+    values[data] = _Value(0, frozenset(), frozenset([0]))
+    layer_of, edges = {}, set()
+    for node in nodes:
         if node.op == "call_function":
-            values[node] = _meet(node, [values[i] for i in node.all_input_nodes if i in values], layer_of)
-    return layer_of
+            values[node] = _meet(node, [values[i] for i in node.all_input_nodes if i in values], layer_of, edges)
+    return layer_of, edges
 
 
-def _meet(node, inputs, layer_of):
+def _meet(node, inputs, layer_of, edges):
     """The value of an operation; parameters that it lets meet the data are entered in ``layer_of``."""
     depths = [value.depth for value in inputs if value.depth is not None]
     pending = frozenset().union(*(value.pending for value in inputs))
     if not depths:
         return _Value(None, pending)
-    depth = max(depths) + (bool(pending) and node.target in CONTRACTIONS)
+    opens = bool(pending) and node.target in CONTRACTIONS
+    depth = max(depths) + opens
     for name in pending:
         layer_of.setdefault(name, depth)
-    return _Value(depth, frozenset())
+    made_of = frozenset().union(*(value.made_of for value in inputs))
+    if opens:
+        edges.update((source, depth) for source in made_of)
+        made_of = frozenset([depth])
+    return _Value(depth, frozenset(), made_of)
 
 
 def _order_of_calls(model, example):
-    """Layer number of every parameter, a layer for each module that owns parameters, as they are called."""
+    """Layer number of every parameter, a layer for each module that owns parameters, as they are called; the
+    layers are taken to be a chain."""
     layer_of, handles = {}, []
 
     def enter(names):
@@ -117,7 +149,8 @@ def _order_of_calls(model, example):
     finally:
         for handle in handles:
             handle.remove()
-    return layer_of
+    depth = max(layer_of.values(), default=0)
+    return layer_of, {(layer, layer + 1) for layer in range(depth)}
 
 
 def _group(model, layer_of):

@@ -1,92 +1,19 @@
-"""Modes: models of the registry, layers in data-flow order, training that repeats and resumes, batch norm."""
+"""Modes: training that repeats and resumes, schedules, evaluation, batch norm."""
 
 import pytest
 import torch
 from torch import nn
 
-from lib import layers, models, task, training
+from lib import models, task, training
 from lib.checkpoint import Checkpoint
 from lib.errors import InputError
 from lib.training import Recipe
 
 digits = task.load("digits", size=16, device="cpu").subset(300, 60)
-mnist_like = task.from_tensors(
-    torch.rand(20, 1, 28, 28), torch.arange(20) % 10, torch.rand(4, 1, 28, 28), torch.arange(4), name="mnist-like",
-    device="cpu",
-)  # fmt: skip
 
 
 def vector(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-@pytest.mark.parametrize(("name", "parameters"), [("lenet5", 61_706), ("lenet_caffe", 431_080)])
-def test_parameters_are_those_of_the_papers(name, parameters):
-    model = models.create(name, mnist_like, seed=0)
-    assert sum(p.numel() for p in model.parameters()) == parameters
-    assert model(mnist_like.test.x).shape == (4, 10)
-
-
-def test_initial_weights_follow_the_seed():
-    one, same, other = (vector(models.create("lenet5", digits, seed=seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, same) and not torch.equal(one, other)
-
-
-def test_caffe_filler_has_variance_one_over_fan_in():
-    weight = models.create("lenet_caffe", mnist_like, seed=0).fc1.weight
-    assert float(weight.detach().var() * weight.shape[1]) == pytest.approx(1, abs=0.02)
-
-
-def test_lenet5_layers_in_data_flow_order():
-    flow = layers.data_flow(models.create("lenet5", digits, seed=0), digits)
-    assert flow == [(f"{n}.weight", f"{n}.bias") for n in ("conv1", "conv2", "fc1", "fc2", "fc3")]
-
-
-class TwoBranches(nn.Module):
-    """A token, two branches of unequal length, a normalisation, and a layer that nothing uses."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(4, 2)
-        self.left, self.right = nn.Linear(6, 4), nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 4))
-        self.token, self.unused = nn.Parameter(torch.zeros(1, 6)), nn.Linear(3, 3)
-
-    def forward(self, x):
-        x = x.flatten(1) + self.token
-        return self.head(torch.relu(self.left(x) + self.right(x)))
-
-
-def test_parallel_branches_share_a_stage_and_norms_join_their_layer():
-    flow = layers.data_flow(TwoBranches(), example=torch.zeros(2, 6))
-    first = {"token", "left.weight", "left.bias", "right.0.weight", "right.0.bias", "right.1.weight", "right.1.bias"}
-    assert set(flow[0]) == first
-    assert flow[1] == ("right.2.weight", "right.2.bias")
-    assert set(flow[2]) == {"head.weight", "head.bias", "unused.weight", "unused.bias"}
-
-
-class Branching(nn.Module):
-    """Its path through the layers depends on the data, which no trace can follow."""
-
-    def __init__(self):
-        super().__init__()
-        self.second, self.first = nn.Linear(3, 2), nn.Linear(3, 3)
-
-    def forward(self, x):
-        x = self.first(x)
-        return self.second(x if x.sum() > 0 else -x)
-
-
-def test_untraceable_models_are_ordered_by_their_calls():
-    flow = layers.data_flow(Branching(), example=torch.ones(2, 3))
-    assert flow == [("first.weight", "first.bias"), ("second.weight", "second.bias")]
-
-
-def test_every_parameter_of_a_timm_model_is_in_one_layer():
-    model = models.create("resnet18", digits, seed=0)
-    flow = layers.data_flow(model, digits)
-    named = [name for layer in flow for name in layer]
-    assert sorted(named) == sorted(name for name, _ in model.named_parameters())
-    assert flow[-1] == ("fc.weight", "fc.bias")
 
 
 def test_training_learns_repeats_and_differs_by_seed():
@@ -177,8 +104,6 @@ def test_evaluate_in_parts_equals_whole():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: models.create("alexnet", digits, seed=0), "model='alexnet': unknown family"),
-        (lambda: models.create("lenet5", digits, size="huge", seed=0), "size='huge': choose one of laptop, paper"),
         (lambda: Recipe(epochs=0), "epochs=0: must be at least 1"),
         (lambda: Recipe(batch=0), "batch=0: must be at least 1"),
         (lambda: Recipe(lr=0.0), "lr=0.0: must be larger than 0"),

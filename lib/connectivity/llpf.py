@@ -105,31 +105,32 @@ class _AdaptiveSearch(_Search):
 
     def tick(self):
         """One move, accepted or taken back."""
-        target = self.progress + self.step
-        if target > 1 - 1e-9:
-            target = 1.0
+        step, left = self.step, self.walk.distance_left(self.stage)
+        share = min(1.0, step / max(left, 1e-12))
+        target = 1.0 if share == 1 else self.progress + share * (1 - self.progress)
         first_round = self.walk.rounds
-        loss, healed = self._attempt(target)
+        loss, healed = self._attempt(share, target)
         if loss > self.driver.threshold:
             self.walk.vector.copy_(self.anchors[-1])
-            self.step /= 2
+            self.step = min(step, left) / 2
             return
         self.anchors.append(self.walk.vector.clone())
-        row = {"rounds": self.walk.rounds, "stage": self.stage, "progress": target, "step": self.step, "loss": loss}
-        self.log.append(row)
+        self.log.append(
+            {"rounds": self.walk.rounds, "stage": self.stage, "progress": target, "step": step, "loss": loss}
+        )
         if not healed:
             self.step /= self.driver.growth
         elif self.walk.rounds - first_round <= 2 * self.driver.chunk:
-            self.step = min(0.5, self.step * self.driver.growth)
+            self.step = min(0.5, step * self.driver.growth)
         self.progress = target
-        if target == 1.0:
+        if share == 1:
             self.stage, self.progress, self.step = self.stage + 1, 0.0, max(self.step, self.driver.step)
 
-    def _attempt(self, target):
-        """Move the layers of the stage to ``target`` and train; the judged loss, and whether it has slack."""
+    def _attempt(self, share, progress):
+        """Move the layers of the stage by a share of their way and train; the judged loss, and whether it has slack."""
         walk, driver, moving = self.walk, self.driver, self.walk.layers[self.stage]
-        walk.set_progress(self.stage, target)
-        walk.move_share(moving, (target - self.progress) / (1 - self.progress))
+        walk.set_progress(self.stage, progress)
+        walk.move_share(moving, share)
         self.correct(self.config.before)
         goal = driver.slack * driver.threshold
         for chunk in range(driver.rounds // driver.chunk):
@@ -146,8 +147,10 @@ class _AdaptiveSearch(_Search):
 
     def _judge(self):
         """The larger loss of the point as it would be stored and of the middle of the segment to it."""
-        middle = torch.lerp(self.anchors[-1], self.walk.vector, 0.5)
-        return max(self.walk.loss_at(self.walk.vector), self.walk.loss_at(middle))
+        loss = self.walk.loss_at(self.walk.vector)
+        if loss > self.driver.threshold:
+            return loss
+        return max(loss, self.walk.loss_at(torch.lerp(self.anchors[-1], self.walk.vector, 0.5)))
 
     def end(self):
         """Nothing is left to do: the last layer to arrive was set exactly onto D."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lib import layers, seeds, sphere
 from lib.errors import InputError
 from lib.flat import FlatModel, check_same_shape, flatten
-from lib.training import evaluate, reestimate_batch_norm
+from lib.training import batch_norms
 
 ORDERS = ("fdf", "all", "reversed", "random")
 
@@ -60,6 +60,7 @@ class Walker:
         self.lr, self.seed, self.rounds = lr, seed, 0
         self.batches = task.batches(seeds.derive(seed, "path"), batch)
         self.judged_on = task.train.subset(judge_images, seed=seed)
+        self.norms = batch_norms(self.flat.module)
         self.weights = [n for n in self.flat.names if sphere.is_weight(self.flat.view(self.flat.vector, n))]
         self.spheres = {n: v.clone() for n, v in sphere.variance(self.flat.state(self.flat.vector)).items()}
 
@@ -95,12 +96,20 @@ class Walker:
         """One step of plain SGD along the gradient."""
         self.vector.add_(self.flat.gradient, alpha=-self.lr)
 
+    @torch.no_grad()
     def loss_at(self, point):
-        """Loss of a point (D,) in eval mode, batch norm re-estimated; the walker stays where it is."""
-        here = self.vector.clone()
+        """Loss of a point (D,) in eval mode on the sample, batch norm by the sample's own statistics.
+
+        That is batch norm re-estimated on the sample, in one pass: the sample is one batch. The walker stays
+        where it is.
+        """
+        module, here = self.flat.module, self.vector.clone()
         self.vector.copy_(point)
-        reestimate_batch_norm(self.flat.module, self.judged_on.x)
-        loss = evaluate(self.flat.module, self.judged_on).loss
+        module.eval()
+        for norm in self.norms:
+            norm.train()
+        loss = float(F.cross_entropy(module(self.judged_on.x), self.judged_on.y))
+        module.train()
         self.vector.copy_(here)
         return loss
 
@@ -111,12 +120,24 @@ class Connection(Walker):
     def __init__(self, start, end, task, *, order, moving_spheres, seed, **training):
         check_same_shape(start, end)
         super().__init__(start, task, seed=seed, **training)
+        self.start = self.vector.clone()
         self.destination = flatten(end).to(self.vector.device)
         if not torch.isfinite(self.vector).all() or not torch.isfinite(self.destination).all():
             raise InputError("modes: a weight of the start or the end is not finite")
         self.layers = layer_order(start, task, order, seed)
         self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.spheres
         self.starts = dict(self.spheres)
+
+    def distance_left(self, stage):
+        """Distance of a stage's layers to the destination, as a share of what it was at the start of the path.
+
+        Training between the moves carries layers about, so that this is not one less the moves' shares.
+        """
+        here, whole = (
+            torch.cat([(self.destination - point)[self.flat.slices[name]] for name in self.layers[stage]]).norm()
+            for point in (self.vector, self.start)
+        )
+        return float(here / whole.clamp_min(1e-30))
 
     def set_progress(self, stage, progress):
         """Freeze the layers before ``stage``, which have arrived, and set the spheres of the one that moves.

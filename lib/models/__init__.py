@@ -1,0 +1,101 @@
+"""One registry of architectures: of each family a laptop member (small, for a CPU) and the papers' member.
+
+The LeNets and CCT are written here (:mod:`lib.models.lenet`, :mod:`lib.models.cct`); everything else comes from
+timm and torchvision with a stem for small images (:mod:`lib.models.convolutional`). Laptop members keep the
+family's building blocks at 20,000 to 150,000 parameters, so that a training step of 64 digits of 16 pixels
+takes milliseconds on one core.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from lib import seeds
+from lib.errors import InputError
+from lib.models import convolutional as conv
+from lib.models.cct import CCT
+from lib.models.lenet import CaffeLeNet, LeNet5
+
+SIZES = ("laptop", "paper")
+small = functools.partial
+
+
+@dataclass(frozen=True)
+class Family:
+    """The two members of a family, ``build(image_shape, classes)`` for the laptop and for the paper, and how the
+    paper's member here differs from the one in the paper's code."""
+
+    laptop: callable
+    paper: callable
+    differs: str = ""
+
+
+FAMILIES = {
+    "lenet5": Family(LeNet5, LeNet5),
+    "lenet_caffe": Family(CaffeLeNet, CaffeLeNet),
+    "vgg11_bn": Family(
+        small(conv.vgg, widths=(8, "M", 16, "M", 24, 24, 32, 32, "M", 32, 32)), conv.vgg,
+        "one linear layer behind the convolutions",
+    ),
+    "resnet18": Family(small(conv.resnet, blocks=(1, 1, 1, 1), widths=(8, 16, 24, 32)), conv.resnet),
+    "densenet": Family(
+        small(conv.densenet, growth=6, blocks=(2, 2, 2), bottleneck=2), conv.densenet, "timm's DenseNet121"
+    ),
+    "mobilenetv2": Family(
+        small(conv.mobilenetv2, stem=8, features=64,
+              blocks=("ds_r1_k3_s1_c8", "ir_r1_k3_s2_e3_c16", "ir_r2_k3_s2_e3_c24", "ir_r1_k3_s2_e3_c32")),
+        conv.mobilenetv2, "timm's",
+    ),
+    "shufflenet": Family(
+        small(conv.shufflenet, repeats=(2, 2, 1), widths=(8, 16, 32, 64, 96)), conv.shufflenet,
+        "V2 of width 1 of torchvision; which version the paper has is not published",
+    ),
+    "efficientnet_b0": Family(
+        small(conv.efficientnet, stem=8, features=64,
+              blocks=("ds_r1_k3_s1_e1_c8_se0.25", "ir_r1_k3_s2_e3_c16_se0.25", "ir_r1_k5_s2_e3_c24_se0.25",
+                      "ir_r1_k3_s2_e3_c32_se0.25")),
+        conv.efficientnet, "timm's, without drop-out",
+    ),
+    "regnetx": Family(
+        small(conv.regnetx, depth=4, w0=8, wa=14.0, wm=2.0, stem=8), conv.regnetx, "timm's RegNetX-200MF"
+    ),
+    "dla": Family(
+        small(conv.dla, levels=(1, 1, 1, 1, 1, 1), widths=(6, 8, 12, 16, 24, 32)), conv.dla,
+        "timm's DLA34; the paper's has 16,291,386 parameters",
+    ),
+    "cct7": Family(small(CCT, depth=2, tokenizer=(8, 32), heads=2), CCT),
+}  # fmt: skip
+
+
+def create(name, task, *, size="laptop", seed):
+    """Make a freshly initialised model for a task.
+
+    Parameters
+    ----------
+    name : str
+        A family of ``models.FAMILIES``.
+    task : lib.task.Task
+        Gives the image shape, the number of classes and the device.
+    size : {"laptop", "paper"}
+        Which member of the family.
+    seed : int
+        Of the initial weights.
+
+    Raises
+    ------
+    InputError
+        If there is no such family or size.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"model='{name}': unknown family, choose one of {', '.join(FAMILIES)}")
+    if size not in SIZES:
+        raise InputError(f"size='{size}': choose one of {', '.join(SIZES)}")
+    model = from_entry(dict(name=name, size=size, image_shape=list(task.image_shape), classes=task.classes), seed)
+    return model.to(task.device)
+
+
+def from_entry(entry, seed=0):
+    """Make the model that an entry ``{name, size, image_shape, classes}`` describes, as stored with a path."""
+    with seeds.scope(seed, "initial weights"):
+        model = getattr(FAMILIES[entry["name"]], entry["size"])(tuple(entry["image_shape"]), entry["classes"])
+    model.registry_entry = entry
+    return model

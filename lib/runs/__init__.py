@@ -86,8 +86,9 @@ def _finish(function, jobs, entries, label):
         print(f"{label}: interrupted; what is finished is kept, the rest continues from its checkpoints")
         raise
     if failures:
-        first, cause = next(iter(failures.items()))
-        raise RunFailed(f"{label}: {len(failures)} of {len(jobs)} runs failed: {first}") from cause
+        told = "; ".join([*failures][:3]) + "; ..." * (len(failures) > 3)
+        cause = next(iter(failures.values()))
+        raise RunFailed(f"{label}: {len(failures)} of {len(jobs)} runs failed: {told}") from cause
     return kept
 
 

@@ -15,7 +15,12 @@ BEGIN, END = "<!-- coverage: make coverage -->", "<!-- end of coverage -->"
 HEADER = ("paper", "item", "content", "notebook", "evidence of the settings", "status")
 
 
-def table(*, link: Callable[[str], str] = lambda name: f"[{name}](notebooks/{name}.ipynb)") -> str:
+def readme_link(name: str) -> str:
+    """Link from the README to a notebook."""
+    return f"[{name.rpartition('/')[2]}](notebooks/{name}.ipynb)"
+
+
+def table(*, link: Callable[[str], str] = readme_link) -> str:
     """All items as a markdown table; `link` turns a notebook's name into a link to it."""
     lines = [
         HEADER,

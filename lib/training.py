@@ -113,7 +113,7 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     Raises
     ------
     FloatingPointError
-        If the loss is not finite; the message names the epoch.
+        If a weight is not finite at the end of an epoch; the message names both.
     """
     batches = task.batches(seeds.derive(seed, "training"), recipe.batch)
     optimiser = _optimiser(model, recipe)
@@ -130,12 +130,17 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
         loss.backward()
         optimiser.step()
         step += 1
-        if step % batches.per_epoch == 0 and not torch.isfinite(loss):
-            epoch = step // batches.per_epoch
-            raise FloatingPointError(f"training diverged in epoch {epoch}: loss {float(loss.detach())}")
+        if step % batches.per_epoch == 0:
+            _check_finite(model, step // batches.per_epoch)
         if checkpoint.due():
             checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
     return model.eval()
+
+
+def _check_finite(model, epoch):
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise FloatingPointError(f"training diverged in epoch {epoch}: '{name}' is not finite")
 
 
 def _optimiser(model, recipe):

@@ -3,14 +3,40 @@
 Pure functions of a config, for ``runs.map``; modes and paths come from :mod:`lib.experiments.connectivity`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from lib import models, runs, sphere
+from lib import models, runs, sphere, training
 from lib.connectivity import M2M, Path, landscape, origin, simplify, walk
 from lib.experiments.connectivity import Connection, Mode, load_mode, m2m
+
+
+# How the laptop members are trained on digits; what is not here is trained as LeNet5.
+RECIPES = {
+    "lenet5": training.Recipe(epochs=30, lr=0.02, momentum=0.9),
+    "resnet18": training.Recipe(epochs=20, lr=0.05, momentum=0.9),
+    "dla": training.Recipe(epochs=20, lr=0.05, momentum=0.9),
+    "cct7": training.Recipe(epochs=30, optimiser="adamw", lr=3e-3),
+}
+
+
+def family_mode(data, model, seed, *, epochs=0, size="laptop"):
+    """A mode by the family's own recipe; ``epochs`` 0 keeps the recipe's."""
+    recipe = RECIPES.get(model, RECIPES["lenet5"])
+    return Mode(data, model, seed, replace(recipe, epochs=epochs) if epochs else recipe, size)
+
+
+def cost(config):
+    """Parameters of a mode's model, and floating-point operations of one image, forward and backward."""
+    task = config.data.load()
+    model = models.create(config.model, task, size=config.size, seed=config.seed)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model.train()(task.train.x[:2]).sum().backward()
+    return {"parameters": sum(p.numel() for p in model.parameters()), "flops": counter.get_total_flops() // 2}
 
 
 @dataclass(frozen=True)

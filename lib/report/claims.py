@@ -183,9 +183,10 @@ def summary(verdicts: list[Verdict]) -> str:
 
 
 def show(verdicts: list[Verdict]) -> int:
-    """Print a table of verdicts; returns the exit code, 1 if a claim fails that should hold."""
-    width = max((len(v.claim.id) for v in verdicts), default=0)
-    for v in verdicts:
+    """Print a table of what was run; returns the exit code, 1 if a claim fails that should hold."""
+    shown = [v for v in verdicts if v.result != "not run"]
+    width = max((len(v.claim.id) for v in shown), default=0)
+    for v in shown:
         print(f"{v.claim.id:{width}}  {v.claim.threshold:>16}  {_number(v.ours):>10}  {v.result}")
     print(summary(verdicts))
     failed = [v.claim.id for v in verdicts if v.failed]

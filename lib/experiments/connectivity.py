@@ -90,7 +90,7 @@ def m2m(config, checkpoint):
     dict
         ``points``: :meth:`lib.connectivity.Path.evaluate`; ``distances``: by anchor and parameter, to the
         end mode; ``log`` of the search; ``anchors``: tensor (T, D); ``certificate``: largest training loss;
-        ``reached``: whether the path ends exactly in the end mode; ``rounds``: SGD rounds spent.
+        ``reached``: whether the path ends exactly in the end mode; ``rounds``: SGD rounds up to the last anchor.
     """
     task = config.start.data.load()
     start, end = load_mode(config.start, task), load_mode(config.end, task)
@@ -103,7 +103,7 @@ def m2m(config, checkpoint):
         "anchors": path.anchors,
         "certificate": float(points["train_loss"].max()),
         "reached": path.reached(end),
-        "rounds": int(path.log["rounds"].max()),
+        "rounds": int(path.log["rounds"].max()) if len(path.log) else 0,
     }
 
 

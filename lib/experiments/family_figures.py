@@ -1,0 +1,59 @@
+"""Pictures of families: layers as a graph, and many paths as a mean and a band."""
+
+import numpy as np
+import pandas as pd
+
+from lib.experiments.connectivity_figures import normalised
+
+GRID = np.linspace(0, 1, 101)
+
+
+def layer_graph(ax, graph, *, title):
+    """Draw the layers of :func:`lib.layers.graph` from left to right; a skip connection is an arc.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph
+        Nodes 0 (the input), 1, 2, ...; an edge from what a layer reads.
+    """
+    along = np.linspace(0, 1, 25)
+    for before, after in graph.edges:
+        skipped = after - before - 1
+        ax.plot(before + (after - before) * along, 4 * skipped**0.6 * along * (1 - along),
+                color="C0" if skipped else "0.4", linewidth=0.8)  # fmt: skip
+    ax.scatter(list(graph.nodes), [0] * len(graph), s=12, color=["0.6", *["C1"] * (len(graph) - 1)], zorder=3)
+    ax.set(yticks=[], title=title, ylim=(-0.6, None))
+    ax.tick_params(axis="x", labelsize=6)
+    ax.grid(visible=False)
+
+
+def on_grid(repeats, column):
+    """A column of evaluated points over the share of the path: repeats on one grid.
+
+    Parameters
+    ----------
+    repeats : list of DataFrame
+        :meth:`lib.connectivity.Path.evaluate` of each repeat.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``share``, ``mean``, ``low``, ``high`` (over the repeats).
+    """
+    lines = np.stack([np.interp(GRID, normalised(points), points[column]) for points in repeats])
+    columns = {"share": GRID, "mean": lines.mean(0), "low": lines.min(0), "high": lines.max(0)}
+    return pd.DataFrame(columns)
+
+
+def band(ax, table, *, label, color, ylabel, log=False):
+    """Draw the mean over repeats and the band from the lowest to the highest."""
+    ax.plot(table["share"], table["mean"], color=color, label=label)
+    ax.fill_between(table["share"], table["low"], table["high"], color=color, alpha=0.25, linewidth=0)
+    ax.set(xlabel="share of the path", ylabel=ylabel, yscale="log" if log else "linear")
+
+
+def distance_left(path):
+    """Distance to the destination at every anchor, all layers together, as a table for :func:`on_grid`."""
+    whole = np.sqrt((path["distances"] ** 2).sum(axis=1)).to_numpy()
+    anchors = path["points"][path["points"].anchor]
+    return pd.DataFrame({"arc": anchors["arc"].to_numpy(), "distance": whole / whole[0]})

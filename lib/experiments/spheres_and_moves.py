@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import models, runs, sphere, training
 from lib.connectivity import M2M, Path, landscape, origin, simplify, walk
+from lib.connectivity.simplify import evenly_spaced
 from lib.experiments.connectivity import Connection, Mode, load_mode, m2m
-
 
 # How the laptop members are trained on digits; what is not here is trained as LeNet5.
 RECIPES = {
@@ -206,14 +206,14 @@ def simplification(config, checkpoint):
     path = found_path(config.path, task)
     whole = path.certificate(task, between=config.between)
     rows = [{"choice": "all anchors", "bound": None, "segments": len(path) - 1, "certificate": whole}]
-    shortest = [(bound, simplify.simplify(path, task, bound, between=config.between))
+    shortest = [(bound, simplify(path, task, bound, between=config.between))
                 for bound in sorted(config.bounds) if bound > whole]  # fmt: skip
     for bound, each in shortest:
         certificate = each.certificate(task, between=config.between)
         rows.append({"choice": "fewest", "bound": bound, "segments": len(each) - 1, "certificate": certificate})
     for count in config.pivots:
         if count <= len(path) - 2:
-            certificate = simplify.evenly_spaced(path, count).certificate(task, between=config.between)
+            certificate = evenly_spaced(path, count).certificate(task, between=config.between)
             rows.append({"choice": "evenly", "bound": None, "segments": count + 1, "certificate": certificate})
     kept = shortest[0][1].anchors if shortest else path.anchors
     return {"table": pd.DataFrame(rows), "kept": kept}

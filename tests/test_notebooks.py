@@ -24,9 +24,7 @@ def smoke():
     """The finished process of a smoke run of everything, with the user's cache of runs."""
     environment = {name: value for name, value in os.environ.items() if name not in ("LIB_CACHE", "DATA_DIR")}
     command = [sys.executable, "-m", "lib.report.notebooks", "--profile", "smoke", "--jobs", "2"]
-    return subprocess.run(
-        command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_smoke_profile_runs_and_no_claim_fails(smoke):
@@ -56,9 +54,7 @@ def test_form_of_the_notebook(name):
     assert first.source.startswith("# ")
     assert "parameters" in second.metadata.tags
     assert notebook.metadata.kernelspec.name == "python3"
-    long = [
-        cell.source for cell in notebook.cells if cell.cell_type == "code" and cell.source.count("\n") > 40
-    ]
+    long = [cell.source for cell in notebook.cells if cell.cell_type == "code" and cell.source.count("\n") > 40]
     assert long == [], "long code belongs in lib"
 
 

@@ -33,6 +33,7 @@ def verdict(tmp_path, measured, **row):
         (0.5, {"relation": ">"}, "not reproduced"),
         (1.09, {"relation": "within", "tolerance": 0.1}, "reproduced"),
         (1.2, {"relation": "within", "tolerance": 0.1}, "not reproduced"),
+        (7.0, {"relation": "within", "value": 7.0}, "reproduced"),
         (2.0, {"expected": "not reproduced"}, "not reproduced (known: slow machine)"),
         (0.5, {"expected": "not reproduced"}, "reproduced (unexpected)"),
     ],

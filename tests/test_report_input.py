@@ -18,9 +18,7 @@ GOOD = 'seed: int = 0  # seed\nrate: float = 0.1  # rate\ndata: str = "digits"  
 def root(tmp_path_factory, write_notebook):
     root = tmp_path_factory.mktemp("bundle")
     write_notebook(root / "notebooks/good/a.ipynb", GOOD)
-    write_notebook(
-        root / "notebooks/good/b.ipynb", "nodes: list[int] = [1, 2]\nbeta: 'Optional[float]' = None"
-    )
+    write_notebook(root / "notebooks/good/b.ipynb", "nodes: list[int] = [1, 2]\nbeta: 'Optional[float]' = None")
     bad = {
         "untagged": None,
         "computed": "seed: int = 1 + x",
@@ -169,8 +167,8 @@ ROW = {
     [
         ({"relation": "="}, "claim c: relation='=': expected one of <, >, within"),
         ({"expected": "maybe"}, "claim c: expected='maybe'"),
-        ({"relation": "within"}, "claim c: tolerance=0: 'within' needs one"),
-        ({"tolerance": 0.5}, "claim c: tolerance=0.5"),
+        ({"relation": "within", "tolerance": -1.0}, "claim c: tolerance=-1: expected 0, or more for 'within'"),
+        ({"tolerance": 0.5}, "claim c: tolerance=0.5: expected 0"),
         ({"expected": "not reproduced", "evidence": ""}, "needs its reason in the column evidence"),
     ],
 )
@@ -183,9 +181,7 @@ def test_claims_file_with_a_word_for_a_value(tmp_path):
     file = tmp_path / "claims.csv"
     names = ("id", "paper", "item", "sentence", "quantity", "relation", "value", "tolerance", "profiles")
     file.write_text(f"{','.join(names)},source,evidence\nc,p,F1,s,q,<,much,,laptop,here,ours\n")
-    with pytest.raises(
-        InputError, match=r"claims\.csv: claim c: value and tolerance must be numbers, got 'much'"
-    ):
+    with pytest.raises(InputError, match=r"claims\.csv: claim c: value and tolerance must be numbers, got 'much'"):
         claims.load(file)
 
 

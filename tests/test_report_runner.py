@@ -76,9 +76,7 @@ def test_a_failure_names_cell_and_error_and_stops_no_other(first):
 
 
 def test_files_are_where_they_belong(root, first):
-    left = {
-        path.relative_to(root / "results/laptop").as_posix() for path in root.glob("results/laptop/**/*.*")
-    }
+    left = {path.relative_to(root / "results/laptop").as_posix() for path in root.glob("results/laptop/**/*.*")}
     assert {file.format("good") for file in FILES} <= left
     assert not (root / "results/laptop/executed/toys/failing.ipynb").exists()
 
@@ -126,9 +124,7 @@ def test_another_run_holds_the_folder(root, first):
 
 def test_interrupted_run_ends_its_kernel_and_can_be_resumed(tmp_path, write_notebook):
     alive = tmp_path / "alive"
-    slow = (
-        f"import os, pathlib, time\npathlib.Path({str(alive)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
-    )
+    slow = f"import os, pathlib, time\npathlib.Path({str(alive)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
     write_notebook(tmp_path / "notebooks/slow.ipynb", PARAMETERS, slow)
     script = (
         "from pathlib import Path; from lib.report import notebooks\n"

@@ -44,9 +44,7 @@ def test_pages_figures_and_no_network(folder):
 
 
 def test_nothing_executed(tmp_path):
-    with pytest.raises(
-        InputError, match="profile=smoke: no executed notebooks; run: make reproduce PROFILE=smoke"
-    ):
+    with pytest.raises(InputError, match="profile=smoke: no executed notebooks; run: make reproduce PROFILE=smoke"):
         site.build("smoke", folder=tmp_path)
 
 

@@ -70,9 +70,7 @@ def test_all_packages_are_listed():
 
 
 def make(*arguments, **environment):
-    given = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "PYTHON")
-    }
+    given = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "PYTHON")}
     return subprocess.run(
         ["make", "-C", str(paths.ROOT), "--no-print-directory", *arguments],
         env={**given, **environment}, capture_output=True, text=True, check=False,

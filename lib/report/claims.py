@@ -51,22 +51,18 @@ class Claim:
         for name, allowed in (("relation", RELATIONS), ("expected", EXPECTED)):
             if getattr(self, name) not in allowed:
                 choices = ", ".join(allowed)
-                raise InputError(
-                    f"claim {self.id}: {name}={getattr(self, name)!r}: expected one of {choices}"
-                )
-        if (self.relation == "within") != (self.tolerance > 0):
-            raise InputError(
-                f"claim {self.id}: tolerance={self.tolerance:g}: 'within' needs one > 0, < and > none"
-            )
+                raise InputError(f"claim {self.id}: {name}={getattr(self, name)!r}: expected one of {choices}")
+        if not self.tolerance >= 0 or (self.tolerance > 0 and self.relation != "within"):
+            raise InputError(f"claim {self.id}: tolerance={self.tolerance:g}: expected 0, or more for 'within'")
         if self.expected == "not reproduced" and not self.evidence:
-            raise InputError(
-                f"claim {self.id}: expected='not reproduced' needs its reason in the column evidence"
-            )
+            raise InputError(f"claim {self.id}: expected='not reproduced' needs its reason in the column evidence")
 
     @property
     def threshold(self) -> str:
         """What the quantity should be, for people."""
-        return f"{self.value:g} ± {self.tolerance:g}" if self.tolerance else f"{self.relation} {self.value:g}"
+        if self.relation == "within":
+            return f"{self.value:.12g} ± {self.tolerance:g}" if self.tolerance else f"exactly {self.value:.12g}"
+        return f"{self.relation} {self.value:g}"
 
 
 @dataclass(frozen=True)
@@ -144,9 +140,7 @@ def _verdict(claim, ours, *, complete):
     holds = RELATIONS[claim.relation](ours, claim.value, claim.tolerance)
     if claim.expected == "reproduced":
         return Verdict(claim, ours, "reproduced" if holds else "not reproduced")
-    return Verdict(
-        claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})"
-    )
+    return Verdict(claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})")
 
 
 def check(profile: str, *, folder: Path | None = None) -> list[Verdict]:
@@ -176,9 +170,7 @@ def markdown(verdicts: list[Verdict]) -> str:
 def summary(verdicts: list[Verdict]) -> str:
     """How many claims hold, in one line."""
     counts = Counter(v.result.partition(" (")[0] for v in verdicts)
-    others = "".join(
-        f", {count} {result}" for result, count in sorted(counts.items()) if result != "reproduced"
-    )
+    others = "".join(f", {count} {result}" for result, count in sorted(counts.items()) if result != "reproduced")
     return f"{counts['reproduced']} of {len(verdicts)} claims reproduced{others}."
 
 
@@ -196,7 +188,9 @@ def show(verdicts: list[Verdict]) -> int:
 
 
 def _number(value):
-    return "" if value is None else f"{value:.4g}"
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
 
 
 def main(arguments: list[str] | None = None) -> int:

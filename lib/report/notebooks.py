@@ -47,9 +47,7 @@ def select(patterns: str, known: dict[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in known.items() if name in chosen}
 
 
-def plan(
-    profile: str, patterns: str, changes: dict, *, device: str = "auto", root: Path = paths.ROOT
-) -> list[Job]:
+def plan(profile: str, patterns: str, changes: dict, *, device: str = "auto", root: Path = paths.ROOT) -> list[Job]:
     """Jobs for the selected notebooks of ``root/notebooks``, every parameter known and of the right type.
 
     Parameters
@@ -170,9 +168,7 @@ def _run_all(jobs, lock, pool, display):
         outcome = execute(
             job, lock=lock, started=processes.append, progress=lambda cells: display.running(job.name, cells)
         )
-        display.finished(
-            job.name, f"FAILED, {outcome.error}" if outcome.error else f"{outcome.seconds:.0f} s"
-        )
+        display.finished(job.name, f"FAILED, {outcome.error}" if outcome.error else f"{outcome.seconds:.0f} s")
         return outcome
 
     futures = [pool.submit(one, job) for job in jobs]
@@ -197,9 +193,7 @@ def _alone(results):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(
-                f"{os.path.relpath(results)}: another run is writing there; wait for it to end"
-            ) from None
+            raise InputError(f"{os.path.relpath(results)}: another run is writing there; wait for it to end") from None
         yield lock.fileno()
 
 
@@ -207,9 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run notebooks; exit code 0 if all ran and no claim fails, 1 otherwise, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="notebooks", description=main.__doc__)
     parser.add_argument("--profile", default="laptop", help="laptop, smoke or paper")
-    parser.add_argument(
-        "--notebooks", default="*", help='names or patterns, such as "gossip/* connectivity/02*"'
-    )
+    parser.add_argument("--notebooks", default="*", help='names or patterns, such as "gossip/* connectivity/02*"')
     parser.add_argument("--parameters", default="", help='name=value, such as "seed=3 alphas=[0.1,1]"')
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--jobs", type=int, default=1, help="notebooks side by side")

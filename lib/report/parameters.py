@@ -52,11 +52,7 @@ def declared(notebook: nbformat.NotebookNode, *, name: str) -> dict[str, Paramet
 def _declaration(line, notebook):
     try:
         value = ast.literal_eval(line.value)
-        kind = (
-            ast.parse(line.annotation.value, mode="eval").body
-            if _quoted(line.annotation)
-            else line.annotation
-        )
+        kind = ast.parse(line.annotation.value, mode="eval").body if _quoted(line.annotation) else line.annotation
         return Parameter(line.target.id, kind, convert(line.target.id, kind, value))
     except InputError as error:
         raise InputError(f"{notebook}: {error}") from None
@@ -87,9 +83,7 @@ def convert(name: str, kind: ast.expr, value: Any) -> Any:
         case ast.Name(id=scalar) if scalar in SCALARS and type(value) is SCALARS[scalar]:
             return value
         case ast.Name(id=other) if other not in (*SCALARS, "list"):
-            raise InputError(
-                f"parameter {name}: type {other!r}: expected int, float, str, bool, list or Optional"
-            )
+            raise InputError(f"parameter {name}: type {other!r}: expected int, float, str, bool, list or Optional")
     raise InputError(f"parameter {name}={value!r}: expected {ast.unparse(kind)}")
 
 
@@ -120,11 +114,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """`: did you mean ...`, or the list of all that is known."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3)
-    return (
-        f": did you mean {', '.join(close)}?"
-        if close
-        else f": expected one of {', '.join(known) or '(none)'}"
-    )
+    return f": did you mean {', '.join(close)}?" if close else f": expected one of {', '.join(known) or '(none)'}"
 
 
 def read_profile(profile: str, *, folder: Path, notebooks: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -135,13 +125,9 @@ def read_profile(profile: str, *, folder: Path, notebooks: Iterable[str]) -> dic
     changes = _mapping(profiles[profile]) if profile in profiles else {}
     for notebook, values in changes.items():
         if notebook not in notebooks:
-            raise InputError(
-                f"profile {profile}: unknown notebook {notebook!r}{suggest(notebook, notebooks)}"
-            )
+            raise InputError(f"profile {profile}: unknown notebook {notebook!r}{suggest(notebook, notebooks)}")
         if not isinstance(values, dict):
-            raise InputError(
-                f"profile {profile}: {notebook}: expected 'parameter: value' lines, got {values!r}"
-            )
+            raise InputError(f"profile {profile}: {notebook}: expected 'parameter: value' lines, got {values!r}")
     return changes
 
 
@@ -149,9 +135,7 @@ def _mapping(file):
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise InputError(
-            f"profile {file.stem}: not readable as YAML: {' '.join(str(error).split())}"
-        ) from None
+        raise InputError(f"profile {file.stem}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"profile {file.stem}: expected 'notebook:' with 'parameter: value' lines below it")
     return content

@@ -45,13 +45,9 @@ def markdown(table: DataFrame) -> str:
 
 
 def _latex(table, caption, label):
-    style = (
-        table.map(_short).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    )
+    style = table.map(_short).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     sides = "".join("r" if is_numeric_dtype(kind) else "l" for kind in table.dtypes)
-    return style.to_latex(
-        hrules=True, caption=caption, label=label, position_float="centering", column_format=sides
-    )
+    return style.to_latex(hrules=True, caption=caption, label=label, position_float="centering", column_format=sides)
 
 
 def _short(value):

@@ -3,9 +3,13 @@
 One run of all of them serves all tests; unchanged notebooks are reused from an earlier `make test`.
 """
 
+import fcntl
+import hashlib
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -24,7 +28,11 @@ def smoke():
     """The finished process of a smoke run of everything, with the user's cache of runs."""
     environment = {name: value for name, value in os.environ.items() if name not in ("LIB_CACHE", "DATA_DIR")}
     command = [sys.executable, "-m", "lib.report.notebooks", "--profile", "smoke", "--jobs", "2"]
-    return subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
+    # Where tests are spread over processes, the second to ask waits, and finds everything done.
+    lock = Path(tempfile.gettempdir()) / f"lib-smoke-{hashlib.sha256(bytes(paths.ROOT)).hexdigest()[:12]}.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        return subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_smoke_profile_runs_and_no_claim_fails(smoke):

@@ -1,8 +1,8 @@
 """The notebook runner on small real notebooks: what it runs, reuses, reports, and leaves behind."""
 
+import functools
 import io
 import json
-import functools
 import os
 import signal
 import subprocess

@@ -122,11 +122,20 @@ def test_a_lost_scheduler_is_one_line(monkeypatch):
             raise OSError("Timed out trying to connect")
 
     def lost(*_):
-        yield from cluster._spread(Gone(), everything, {"key": Config()}, None)
+        yield from cluster._spread(Gone(), everything, {"key": Config()}, None, 0.0)
 
     monkeypatch.setattr(cluster, "outcomes", lost)
     with pytest.raises(runs.RunFailed, match="the Dask scheduler was lost; what is finished is kept"):
         runs.map(everything, [Config(seed=1), Config(seed=2)])
+
+
+def test_a_cluster_of_this_machine_whose_workers_stay_away_is_given_up(folder, monkeypatch):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    with started("scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2]):
+        with pytest.raises(runs.RunFailed, match="all Dask workers were lost and none came back; what is finished"):
+            runs.map(everything, [Config(seed=1), Config(seed=2)])
 
 
 def test_an_address_where_nobody_answers_is_one_line(monkeypatch):

@@ -7,9 +7,11 @@ again elsewhere from its checkpoint; one that loses worker after worker is given
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import tempfile
+import time
 
 import dask
 import torch
@@ -24,6 +26,7 @@ from lib.runs.progress import progress
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 _CONNECT = "10s"
 _MEMORY = "auto"  # a worker's share of the machine
+_PATIENCE = 120.0  # seconds that this machine's cluster may be without workers: lost ones are back in a few
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.memory.target": False,  # results are small and go home at once: never spill
@@ -104,30 +107,35 @@ def outcomes(function, jobs, label):
     Raises
     ------
     ConnectionError
-        If the scheduler is lost.
+        If the scheduler is lost, or all workers of this machine's cluster are and none comes back. Elsewhere a
+        cluster may well be empty for hours (a SLURM queue): there we wait.
     """
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(local_cluster(min(len(jobs), machine_workers())))
         client = stack.enter_context(_client(address))
         display = stack.enter_context(contextlib.closing(progress(label, len(jobs))))
-        suspects = {}
-        for key, outcome in _spread(client, function, jobs, display):
+        suspects, patience = {}, _PATIENCE if "//127.0.0.1:" in address else math.inf
+        for key, outcome in _spread(client, function, jobs, display, patience):
             if isinstance(outcome, KilledWorker):
                 suspects[key] = jobs[key]
             else:
                 yield key, outcome
                 display.step()
         for key, config in suspects.items():
-            for _, outcome in _spread(client, function, {key: config}, display):
+            for _, outcome in _spread(client, function, {key: config}, display, patience):
                 yield key, RuntimeError(_LOST) if isinstance(outcome, KilledWorker) else outcome
                 display.step()
 
 
-def _spread(client, function, jobs, display):
+def _spread(client, function, jobs, display, patience):
     """Pairs of key and outcome as they come; at any time there are as many runs under way as workers."""
     waiting, running, finished = dict(jobs), {}, queue.SimpleQueue()
+    manned = time.monotonic()
     while waiting or running:
         workers = _workers(client)
+        manned = time.monotonic() if workers else manned
+        if time.monotonic() - manned > patience:
+            raise ConnectionError("all Dask workers were lost and none came back")
         while waiting and len(running) < max(workers, 1):
             key = next(iter(waiting))
             name = f"{function.__name__}-{key}"  # the same in all notebooks: one cluster does it once

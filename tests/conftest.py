@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import partial
 
 # Before anything imports lib.paths, which reads it once.
 _cache = tempfile.TemporaryDirectory(prefix="lib-test-cache-")
@@ -22,10 +23,33 @@ import torch
 from hypothesis import settings
 from nbformat import v4
 
+from lib.checkpoint import Checkpoint
+
 # No timed assertions, and the same examples on every machine.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 torch.set_num_threads(1)
+
+
+class _Interrupted(Checkpoint):
+    """Saves at every chance, and Ctrl-C comes with the last of some saves."""
+
+    def __init__(self, folder, saves):
+        super().__init__(folder, every=0)
+        self.left = saves
+
+    def save(self, state):
+        super().save(state)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted_after(tmp_path):
+    """A function (saves) that makes a checkpoint in ``tmp_path`` that is interrupted after so many saves."""
+    return partial(_Interrupted, tmp_path)
+
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 

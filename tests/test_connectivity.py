@@ -57,25 +57,11 @@ def test_a_seed_repeats_and_another_differs(modes, config):
     assert one.shape != other.shape or not torch.equal(one, other)
 
 
-class Interrupted(Exception):
-    pass
-
-
-class StopsAfter(Checkpoint):
-    left = 3
-
-    def save(self, state):
-        super().save(state)
-        self.left -= 1
-        if not self.left:
-            raise Interrupted
-
-
 @pytest.mark.parametrize("config", [replace(adaptive, driver=Adaptive(most_rounds=60)), fixed])
-def test_an_interrupted_search_continues_to_the_same_bytes(modes, config, tmp_path):
+def test_an_interrupted_search_continues_to_the_same_bytes(modes, config, tmp_path, interrupted_after):
     whole = connect(*modes, digits, config)
-    with pytest.raises(Interrupted):
-        connect(*modes, digits, config, checkpoint=StopsAfter(tmp_path, every=0))
+    with pytest.raises(KeyboardInterrupt):
+        connect(*modes, digits, config, checkpoint=interrupted_after(3))
     continued = connect(*modes, digits, config, checkpoint=Checkpoint(tmp_path))
     assert torch.equal(whole.anchors, continued.anchors)
     pd.testing.assert_frame_equal(whole.log, continued.log)

@@ -25,24 +25,8 @@ def test_training_learns_repeats_and_differs_by_seed():
     assert training.evaluate(one, digits.train).accuracy > 0.8
 
 
-class Interrupted(Exception):
-    pass
-
-
-class StopsAfter(Checkpoint):
-    """Saves at every chance and is killed after some saves."""
-
-    left = 7
-
-    def save(self, state):
-        super().save(state)
-        self.left -= 1
-        if not self.left:
-            raise Interrupted
-
-
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_an_interrupted_training_continues_to_the_same_bytes(tmp_path, optimiser):
+def test_an_interrupted_training_continues_to_the_same_bytes(tmp_path, optimiser, interrupted_after):
     recipe = Recipe(epochs=3, lr=0.003, momentum=0.9, optimiser=optimiser, schedule="onecycle", batch=50)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(784, 10))
     whole, parts = (type(model)(*(m for m in model)) for _ in range(2))
@@ -50,8 +34,8 @@ def test_an_interrupted_training_continues_to_the_same_bytes(tmp_path, optimiser
     training.train_mode(whole, digits, recipe, seed=1)
     expected = {name: value.clone() for name, value in whole.state_dict().items()}
     parts.load_state_dict(start)
-    with pytest.raises(Interrupted):
-        training.train_mode(parts, digits, recipe, seed=1, checkpoint=StopsAfter(tmp_path, every=0))
+    with pytest.raises(KeyboardInterrupt):
+        training.train_mode(parts, digits, recipe, seed=1, checkpoint=interrupted_after(7))
     parts.load_state_dict(start)
     training.train_mode(parts, digits, recipe, seed=1, checkpoint=Checkpoint(tmp_path))
     for name, value in parts.state_dict().items():

@@ -4,6 +4,6 @@ from lib.connectivity.llpf import connect
 from lib.connectivity.origin import M2O, cross_spheres, to_origin
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, Adaptive, Fixed
-from lib.connectivity.simplify import simplify
+from lib.connectivity.simplification import simplify
 
 __all__ = ["M2M", "M2O", "Adaptive", "Fixed", "Path", "connect", "cross_spheres", "simplify", "to_origin"]

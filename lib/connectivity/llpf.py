@@ -7,7 +7,6 @@ middle of the segment that leads to it (in eval mode, on a sample of the trainin
 mini-batches looks much better than the stored point), else it is taken back. Both paths end exactly in D.
 """
 
-import collections
 import re
 
 import pandas as pd
@@ -187,14 +186,12 @@ class _FixedSearch(_Search):
         for unit in moving:
             self._move(self.units[unit], self.arcs[unit])
         self.correct(self.config.before)
-        losses = collections.deque(walk.train(driver.min_rounds), maxlen=driver.min_rounds)
-        rounds = driver.min_rounds
-        while rounds < driver.max_rounds and float(sum(losses)) / driver.min_rounds > driver.threshold:
-            losses.extend(walk.train(1))
-            rounds += 1
+        loss = walk.train_until_low(
+            min_rounds=driver.min_rounds, max_rounds=driver.max_rounds, threshold=driver.threshold
+        )
         self.correct(self.config.after)
         if (self.ticks + 1) % driver.record_every == 0:
-            self._record(float(sum(losses)) / len(losses), moving)
+            self._record(loss, moving)
 
     def _record(self, loss, moving):
         self.check_finite(loss, moving[-1])

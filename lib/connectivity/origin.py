@@ -10,7 +10,6 @@ is ours: a layer whose variance has reached its target is held on that sphere, a
 path ends. Modes of different spheres (weight decays, say) are connected by :func:`cross_spheres`.
 """
 
-import collections
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -20,7 +19,7 @@ from lib import sphere
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.llpf import connect
 from lib.connectivity.path import Path
-from lib.connectivity.settings import M2M, _one_of, _positive
+from lib.connectivity.settings import M2M, check_one_of, check_positive, check_schedule
 from lib.connectivity.walk import Walker
 from lib.errors import InputError
 from lib.flat import check_same_shape
@@ -64,12 +63,9 @@ class M2O:
     lr: float = 0.01
 
     def __post_init__(self):
-        _positive(self, "ticks", "min_rounds", "max_rounds", "threshold", "record_every", "batch", "lr")
-        _one_of(self, policy=POLICIES)
-        if min(self.step_f, self.step_a) < 0 or max(self.step_f, self.step_a) == 0:
-            raise InputError("step_f, step_a: must not be negative, and one must be larger than 0")
-        if self.max_rounds < self.min_rounds:
-            raise InputError(f"max_rounds={self.max_rounds}: must be at least min_rounds={self.min_rounds}")
+        check_positive(self, "batch", "lr")
+        check_one_of(self, policy=POLICIES)
+        check_schedule(self, "step_f", "step_a")
 
 
 def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckpoint()):
@@ -189,7 +185,9 @@ class _Descent(Walker):
         variances = self._move()
         arrived = self._arrived(variances)
         self._set_rates((variances / self.starts.clamp_min(1e-30)) ** POLICIES[self.config.policy])
-        loss = self._train_until_low()
+        loss = self.train_until_low(
+            min_rounds=self.config.min_rounds, max_rounds=self.config.max_rounds, threshold=self.config.threshold
+        )
         for name, target, hold in zip(self.units, self.targets, arrived, strict=True):
             if hold:
                 sphere.correct_(self.flat.view(self.vector, name), target)
@@ -228,15 +226,6 @@ class _Descent(Walker):
     def descend(self):
         """SGD with a learning rate for each layer."""
         self.vector.addcmul_(self.flat.gradient, self.rates, value=-self.lr)
-
-    def _train_until_low(self):
-        config = self.config
-        losses = collections.deque(self.train(config.min_rounds), maxlen=config.min_rounds)
-        rounds = config.min_rounds
-        while rounds < config.max_rounds and float(sum(losses)) / len(losses) > config.threshold:
-            losses.extend(self.train(1))
-            rounds += 1
-        return float(sum(losses)) / len(losses)
 
     def _state(self):
         tensors = {"anchors": torch.stack(self.anchors), "vector": self.vector.clone()}

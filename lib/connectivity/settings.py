@@ -48,7 +48,7 @@ class Adaptive:
     judge_images: int = 512
 
     def __post_init__(self):
-        _positive(self, "threshold", "step", "smallest_step", "chunk", "rounds", "most_rounds", "judge_images")
+        check_positive(self, "threshold", "step", "smallest_step", "chunk", "rounds", "most_rounds", "judge_images")
         if not self.growth >= 1:
             raise InputError(f"growth={self.growth}: must be 1 or larger")
         if self.rounds < self.chunk:
@@ -93,12 +93,8 @@ class Fixed:
     record_every: int = 1
 
     def __post_init__(self):
-        _positive(self, "ticks", "min_rounds", "max_rounds", "threshold", "record_every")
-        _one_of(self, rule=RULES, unit=UNITS)
-        if min(self.step_f, self.step_a, self.step_c) < 0 or max(self.step_f, self.step_a, self.step_c) == 0:
-            raise InputError("step_f, step_a, step_c: must not be negative, and one must be larger than 0")
-        if self.max_rounds < self.min_rounds:
-            raise InputError(f"max_rounds={self.max_rounds}: must be at least min_rounds={self.min_rounds}")
+        check_one_of(self, rule=RULES, unit=UNITS)
+        check_schedule(self, "step_f", "step_a", "step_c")
 
 
 @dataclass(frozen=True)
@@ -131,8 +127,8 @@ class M2M:
     lr: float = 0.01
 
     def __post_init__(self):
-        _one_of(self, order=ORDERS, correction=CORRECTIONS)
-        _positive(self, "batch", "lr")
+        check_one_of(self, order=ORDERS, correction=CORRECTIONS)
+        check_positive(self, "batch", "lr")
         if not self.epsilon >= 0:
             raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
 
@@ -147,13 +143,25 @@ class M2M:
         return self.correction in ("after", "both")
 
 
-def _positive(config, *names):
+def check_positive(config, *names):
+    """Refuse a setting that is not larger than 0."""
     for name in names:
         if not getattr(config, name) > 0:
             raise InputError(f"{name}={getattr(config, name)}: must be larger than 0")
 
 
-def _one_of(config, **choices):
+def check_one_of(config, **choices):
+    """Refuse a setting that is none of its choices."""
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise InputError(f"{name}='{getattr(config, name)}': choose one of {', '.join(allowed)}")
+
+
+def check_schedule(config, *steps):
+    """Refuse ticks, rounds or steps that make no schedule; ``steps`` names the parts of a step."""
+    check_positive(config, "ticks", "min_rounds", "max_rounds", "threshold", "record_every")
+    sizes = [getattr(config, name) for name in steps]
+    if min(sizes) < 0 or max(sizes) == 0:
+        raise InputError(f"{', '.join(steps)}: must not be negative, and one must be larger than 0")
+    if config.max_rounds < config.min_rounds:
+        raise InputError(f"max_rounds={config.max_rounds}: must be at least min_rounds={config.min_rounds}")

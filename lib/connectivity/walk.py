@@ -5,6 +5,7 @@ mini-batches (M_3) and corrects again (P_{i+1}). The point is one flat vector; a
 and its slices, and asks the device for a number (a host synchronisation) only to decide what comes next.
 """
 
+import collections
 import random
 
 import torch
@@ -90,6 +91,21 @@ class Walker:
             self.rounds += 1
             losses.append(loss.detach())
         return torch.stack(losses)
+
+    def train_until_low(self, *, min_rounds, max_rounds, threshold):
+        """SGD steps until the mean loss of the last ``min_rounds`` is not above ``threshold``, or all are spent.
+
+        Returns
+        -------
+        float
+            That mean.
+        """
+        losses = collections.deque(self.train(min_rounds), maxlen=min_rounds)
+        rounds = min_rounds
+        while rounds < max_rounds and float(sum(losses)) / min_rounds > threshold:
+            losses.extend(self.train(1))
+            rounds += 1
+        return float(sum(losses)) / min_rounds
 
     @torch.no_grad()
     def descend(self):

@@ -95,11 +95,15 @@ def m2m(config, checkpoint):
     task = config.start.data.load()
     start, end = load_mode(config.start, task), load_mode(config.end, task)
     path = connect(start, end, task, config.search, seed=config.seed, checkpoint=checkpoint)
-    points = path.evaluate(task, between=config.between)
+    found = outcome(path, end, task, between=config.between)
+    return found | {"distances": path.distances(end), "log": path.log}
+
+
+def outcome(path, end, task, *, between):
+    """What every path is judged by: ``points`` to ``rounds`` of :func:`m2m`."""
+    points = path.evaluate(task, between=between)
     return {
         "points": points,
-        "distances": path.distances(end),
-        "log": path.log,
         "anchors": path.anchors,
         "certificate": float(points["train_loss"].max()),
         "reached": path.reached(end),

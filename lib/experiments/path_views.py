@@ -1,101 +1,19 @@
-"""What the connectivity notebooks ask for beyond plain M2M: crossing spheres, M2O, surfaces, moves, simplification.
+"""A closer look at paths: loss surface, directions, fewest segments, sharpness, cost (paper 1; layouts are ours).
 
 Pure functions of a config, for ``runs.map``; modes and paths come from :mod:`lib.experiments.connectivity`.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import models, runs, sphere, training
-from lib.connectivity import M2M, Path, landscape, origin, simplify, walk
-from lib.connectivity.simplify import evenly_spaced
+from lib import models, runs, sphere
+from lib.connectivity import Path, landscape, simplify, walk
+from lib.connectivity.simplification import evenly_spaced
 from lib.experiments.connectivity import Connection, Mode, load_mode, m2m
-
-# How the laptop members are trained on digits; what is not here is trained as LeNet5.
-RECIPES = {
-    "lenet5": training.Recipe(epochs=30, lr=0.02, momentum=0.9),
-    "resnet18": training.Recipe(epochs=20, lr=0.05, momentum=0.9),
-    "dla": training.Recipe(epochs=20, lr=0.05, momentum=0.9),
-    "cct7": training.Recipe(epochs=30, optimiser="adamw", lr=3e-3),
-}
-
-
-def family_mode(data, model, seed, *, epochs=0, size="laptop"):
-    """A mode by the family's own recipe; ``epochs`` 0 keeps the recipe's."""
-    recipe = RECIPES.get(model, RECIPES["lenet5"])
-    return Mode(data, model, seed, replace(recipe, epochs=epochs) if epochs else recipe, size)
-
-
-def cost(config):
-    """Parameters of a mode's model, and floating-point operations of one image, forward and backward."""
-    task = config.data.load()
-    model = models.create(config.model, task, size=config.size, seed=config.seed)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        model.train()(task.train.x[:2]).sum().backward()
-    return {"parameters": sum(p.numel() for p in model.parameters()), "flops": counter.get_total_flops() // 2}
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """A path between two modes of different spheres, ``route`` "moving" or "origin"."""
-
-    start: Mode
-    end: Mode
-    route: str
-    m2m: M2M = field(default_factory=M2M)
-    m2o: origin.M2O = field(default_factory=origin.M2O)
-    seed: int = 0
-    between: int = 10
-
-
-def crossing(config, checkpoint):
-    """Cross the spheres and evaluate the path.
-
-    Returns
-    -------
-    dict
-        As of :func:`lib.experiments.connectivity.m2m`, and ``variances``: by anchor and weight tensor.
-    """
-    task = config.start.data.load()
-    start, end = load_mode(config.start, task), load_mode(config.end, task)
-    path = origin.cross_spheres(
-        start, end, task, route=config.route, m2m=config.m2m, m2o=config.m2o, seed=config.seed, checkpoint=checkpoint
-    )
-    points = path.evaluate(task, between=config.between)
-    return {
-        "points": points,
-        "variances": variances(path),
-        "anchors": path.anchors,
-        "certificate": float(points["train_loss"].max()),
-        "reached": path.reached(end),
-        "rounds": int(path.log["rounds"].max()),
-    }
-
-
-@dataclass(frozen=True)
-class Descent:
-    """A mode on its way to the origin."""
-
-    start: Mode
-    m2o: origin.M2O = field(default_factory=origin.M2O)
-    seed: int = 0
-
-
-def descent(config, checkpoint):
-    """Move a mode towards the origin, all layers, to the last tick.
-
-    Returns
-    -------
-    dict
-        ``points``: loss and accuracy at every anchor; ``variances``: by anchor and weight tensor; ``log``.
-    """
-    task = config.start.data.load()
-    path = origin.to_origin(load_mode(config.start, task), task, config.m2o, seed=config.seed, checkpoint=checkpoint)
-    return {"points": path.evaluate(task), "variances": variances(path), "log": path.log}
+from lib.flat import flatten
 
 
 @dataclass(frozen=True)
@@ -116,9 +34,8 @@ def surface(config, checkpoint):
         ``grid``: :meth:`lib.connectivity.landscape.Plane.surface`; ``path``: x, y, distance from the plane
         and losses of the path's anchors; ``modes``: x, y of the three.
     """
-    task = config.path.start.data.load()
-    path = found_path(config.path, task)
-    third = torch.cat([p.detach().reshape(-1) for p in load_mode(config.third, task).parameters()])
+    path, task = found_path(config.path)
+    third = flatten(load_mode(config.third, task))
     three = torch.stack([path.anchors[0], path.anchors[-1], third])
     plane = landscape.Plane.through(*three)
     positions, heights = plane.coordinates(path.anchors)
@@ -202,8 +119,7 @@ def simplification(config, checkpoint):
         bounds below the certificate of the whole path and more pivots than anchors are left out.
         ``kept``: tensor (T, D), the anchors under the smallest bound.
     """
-    task = config.path.start.data.load()
-    path = found_path(config.path, task)
+    path, task = found_path(config.path)
     whole = path.certificate(task, between=config.between)
     rows = [{"choice": "all anchors", "bound": None, "segments": len(path) - 1, "certificate": whole}]
     shortest = [(bound, simplify(path, task, bound, between=config.between))
@@ -237,8 +153,7 @@ def sharpness(config, checkpoint):
     dict
         ``table``: ``anchor``, ``share`` of the anchors, ``sharpness`` (:func:`landscape.sharpness`).
     """
-    task = config.path.start.data.load()
-    path = found_path(config.path, task)
+    path, task = found_path(config.path)
     last = len(path) - 1
     rows = []
     for anchor in sorted({round(number * last / (config.points - 1)) for number in range(config.points)}):
@@ -247,13 +162,18 @@ def sharpness(config, checkpoint):
     return {"table": pd.DataFrame(rows)}
 
 
-def variances(path):
-    """Variance of every weight tensor at every anchor, as a DataFrame."""
-    return pd.DataFrame([{name: float(v) for name, v in sphere.variance(state).items()} for state in path.states()])
+def cost(config):
+    """Parameters of a mode's model, and floating-point operations of one image, forward and backward."""
+    task = config.data.load()
+    model = models.create(config.model, task, size=config.size, seed=config.seed)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model.train()(task.train.x[:2]).sum().backward()
+    return {"parameters": sum(p.numel() for p in model.parameters()), "flops": counter.get_total_flops() // 2}
 
 
-def found_path(config, task):
-    """The path of a connection, from the cache where it is there."""
-    outcome = runs.one(m2m, config)
+def found_path(config):
+    """The path of a connection, from the cache where it is there, and its task."""
+    task, found = config.start.data.load(), runs.one(m2m, config)
     model = models.create(config.start.model, task, size=config.start.size, seed=config.start.seed)
-    return Path(model, outcome["anchors"], outcome["log"])
+    return Path(model, found["anchors"], found["log"]), task

@@ -1,0 +1,68 @@
+"""From sphere to sphere: paths between modes of different layer variance, and towards the origin (paper 1).
+
+Pure functions of a config, for ``runs.map``; modes come from :mod:`lib.experiments.connectivity`.
+"""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lib import sphere
+from lib.connectivity import M2M, M2O, cross_spheres, to_origin
+from lib.experiments.connectivity import Mode, load_mode, outcome
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A path between two modes of different spheres, ``route`` "moving" or "origin"."""
+
+    start: Mode
+    end: Mode
+    route: str
+    m2m: M2M = field(default_factory=M2M)
+    m2o: M2O = field(default_factory=M2O)
+    seed: int = 0
+    between: int = 10
+
+
+def crossing(config, checkpoint):
+    """Cross the spheres and evaluate the path.
+
+    Returns
+    -------
+    dict
+        As of :func:`lib.experiments.connectivity.m2m`, and ``variances``: by anchor and weight tensor.
+    """
+    task = config.start.data.load()
+    start, end = load_mode(config.start, task), load_mode(config.end, task)
+    path = cross_spheres(
+        start, end, task, route=config.route, m2m=config.m2m, m2o=config.m2o, seed=config.seed, checkpoint=checkpoint
+    )
+    return outcome(path, end, task, between=config.between) | {"variances": variances(path)}
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A mode on its way to the origin."""
+
+    start: Mode
+    m2o: M2O = field(default_factory=M2O)
+    seed: int = 0
+
+
+def descent(config, checkpoint):
+    """Move a mode towards the origin, all layers, to the last tick.
+
+    Returns
+    -------
+    dict
+        ``points``: loss and accuracy at every anchor; ``variances``: by anchor and weight tensor; ``log``.
+    """
+    task = config.start.data.load()
+    path = to_origin(load_mode(config.start, task), task, config.m2o, seed=config.seed, checkpoint=checkpoint)
+    return {"points": path.evaluate(task), "variances": variances(path), "log": path.log}
+
+
+def variances(path):
+    """Variance of every weight tensor at every anchor, as a DataFrame."""
+    return pd.DataFrame([{name: float(v) for name, v in sphere.variance(state).items()} for state in path.states()])

@@ -1,0 +1,222 @@
+"""AutoNEB: a band of pivots between two modes that relaxes towards a minimum energy path.
+
+Draxler et al., Essentially No Barriers in Neural Network Energy Landscape, arXiv 1803.00885, as paper 1
+(arXiv 2505.02604) runs it as its baseline. In each step the pivots are redistributed to equal arc length and
+descend along their gradient on one shared mini-batch, less its component along the band; no spring. Between
+cycles of steps pivots are added where the band is worst: 1, 3, 7, 11.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from lib.checkpoint import NoCheckpoint
+from lib.connectivity.gradients import Gradients
+from lib.connectivity.path import Path
+from lib.connectivity.settings import _positive
+from lib.errors import InputError
+from lib.flat import check_same_shape, flatten
+
+PUBLISHED = ((1e-3, 1000, 4), (1e-3, 2000, 2), (1e-4, 1000, 4), (1e-5, 1000, 4))
+
+
+@dataclass(frozen=True)
+class AutoNEB:
+    """How a band of pivots is relaxed.
+
+    Parameters
+    ----------
+    cycles : tuple of (float, int, int)
+        Learning rate of Adam, steps of a cycle, number of such cycles; Adam starts anew in every cycle. The
+        published ones by default.
+    batch : int
+        Images that all pivots share in a step.
+    test_points : int
+        Points inside every segment at which the loss is looked at after a cycle.
+    excess : float
+        A segment gets a pivot at its worst test point where the loss lies above the line between the losses
+        of the segment's ends by more than this share of the range of the pivots' losses.
+    inserts, most_pivots : int
+        Largest number of pivots added after a cycle, and of pivots altogether; by default 1, 3, 7, 11.
+    judge_images : int
+        Size of the training sample on which the test points are judged, batch norm by its own statistics.
+    """
+
+    cycles: tuple[tuple[float, int, int], ...] = PUBLISHED
+    batch: int = 64
+    test_points: int = 9
+    excess: float = 0.2
+    inserts: int = 4
+    most_pivots: int = 11
+    judge_images: int = 512
+
+    def __post_init__(self):
+        _positive(self, "batch", "test_points", "most_pivots", "judge_images")
+        if not self.cycles or not all(len(c) == 3 and min(c) > 0 for c in self.cycles):
+            raise InputError(f"cycles={self.cycles}: needs (learning rate, steps, number), all larger than 0")
+        if min(self.excess, self.inserts) < 0:
+            raise InputError(f"excess={self.excess}, inserts={self.inserts}: must be 0 or larger")
+
+    @property
+    def schedule(self):
+        """Learning rate and steps of each cycle, in order."""
+        return [(lr, steps) for lr, steps, number in self.cycles for _ in range(number)]
+
+    @property
+    def most_rounds(self):
+        """Gradients of mini-batches that the cycles ask for where pivots are added as fast as they may."""
+        pivots, total = 1, 0
+        for _, steps in self.schedule:
+            total += steps * pivots
+            pivots = min(self.most_pivots, pivots + min(self.inserts, pivots + 1))
+        return total
+
+    def within(self, rounds):
+        """The same cycles with steps scaled so that they ask for at most about ``rounds`` gradients."""
+        share = rounds / self.most_rounds
+        return replace(self, cycles=tuple((lr, max(1, round(steps * share)), n) for lr, steps, n in self.cycles))
+
+
+def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
+    """Relax a band of pivots between two modes.
+
+    Parameters
+    ----------
+    a, b : torch.nn.Module
+        Any two modules of one shape; they stay as they are.
+    task : lib.task.Task
+    config : AutoNEB, optional
+    seed : int
+        Of the mini-batches and the sample that judges.
+    checkpoint : lib.checkpoint.Checkpoint, optional
+        Where the search keeps its state every few seconds and finds it again.
+
+    Returns
+    -------
+    Path
+        From ``a`` to ``b``; its anchors are the pivots. ``path.log`` has a row a cycle: ``rounds`` (gradients
+        of mini-batches so far), ``pivots``, ``loss`` (largest of the pivots on the cycle's last mini-batch).
+
+    Raises
+    ------
+    FloatingPointError
+        If a pivot's loss is not finite; the message names the cycle.
+    """
+    check_same_shape(a, b)
+    config = config or AutoNEB()
+    gradients = Gradients(a, task, batch=config.batch, seed=seed, judge_images=config.judge_images)
+    band = _Band(flatten(a), flatten(b), gradients, config)
+    band.run(checkpoint)
+    return Path(a, band.points, pd.DataFrame(band.log))
+
+
+class _Band:
+    """Points (n + 2, D): n pivots between two ends; Adam's moments for the pivots, and the loop over cycles."""
+
+    def __init__(self, start, end, gradients, config):
+        self.gradients, self.config = gradients, config
+        self.points = torch.stack([start, torch.lerp(start, end, 0.5), end])
+        # The ends do not move: their losses, which the tangents next to them need, are measured once.
+        self.ends = gradients.loss_at(start), gradients.loss_at(end)
+        self.cycle, self.batches, self.rounds, self.log = 0, 0, 0, []
+        self._start_adam()
+
+    def _start_adam(self):
+        self.step = 0
+        self.mean, self.square = (torch.zeros_like(self.points[1:-1]) for _ in range(2))
+
+    def run(self, checkpoint):
+        """All cycles, from where the checkpoint left them."""
+        for name, value in (checkpoint.load() or {}).items():
+            setattr(self, name, value.to(self.points.device) if torch.is_tensor(value) else value)
+        schedule = self.config.schedule
+        while self.cycle < len(schedule):
+            lr, steps = schedule[self.cycle]
+            losses = self.relax(lr)
+            if self.step == steps:
+                self._end_cycle(losses, last=self.cycle + 1 == len(schedule))
+            if checkpoint.due():
+                names = ("points", "mean", "square", "cycle", "step", "batches", "rounds", "log")
+                checkpoint.save({name: getattr(self, name) for name in names})
+
+    def relax(self, lr):
+        """One step of all pivots on one shared mini-batch; the losses before it, ends included (n + 2,)."""
+        self.points = redistribute(self.points)
+        gradient = torch.empty_like(self.mean)
+        losses = self.points.new_tensor([self.ends[0], *[0.0] * len(gradient), self.ends[1]])
+        for number, pivot in enumerate(self.points[1:-1]):
+            losses[number + 1], found = self.gradients.at(pivot, self.batches)
+            gradient[number].copy_(found)
+        along = tangents(self.points, losses)
+        gradient -= (gradient * along).sum(1, keepdim=True) * along
+        self.batches, self.rounds = self.batches + 1, self.rounds + len(gradient)
+        self._adam(gradient, lr)
+        return losses
+
+    def _adam(self, gradient, lr, decay=(0.9, 0.999), epsilon=1e-8):
+        self.step += 1
+        self.mean.lerp_(gradient, 1 - decay[0])
+        self.square.lerp_(gradient.square(), 1 - decay[1])
+        mean = self.mean / (1 - decay[0] ** self.step)
+        square = self.square / (1 - decay[1] ** self.step)
+        self.points[1:-1].sub_(mean / (square.sqrt() + epsilon), alpha=lr)
+
+    def _end_cycle(self, losses, *, last):
+        loss = float(losses.max())
+        if not (math.isfinite(loss) and torch.isfinite(self.points).all()):
+            raise FloatingPointError(f"band diverged in cycle {self.cycle + 1}: loss {loss}")
+        self.points = redistribute(self.points)
+        self.log.append({"rounds": self.rounds, "pivots": len(self.points) - 2, "loss": loss})
+        if not last:
+            self.points = self._with_inserted()
+        self.cycle += 1
+        self._start_adam()
+
+    def _with_inserted(self):
+        """The points and, where the loss between two of them is worst, new pivots."""
+        excess, shares = self._worst()
+        room = min(self.config.inserts, self.config.most_pivots - (len(self.points) - 2))
+        chosen = excess.argsort(descending=True, stable=True)[: max(0, room)].tolist()
+        points = []
+        for segment, point in enumerate(self.points):
+            points.append(point)
+            if segment in chosen and excess[segment] > self.config.excess:
+                points.append(torch.lerp(point, self.points[segment + 1], shares[segment]))
+        return torch.stack(points)
+
+    def _worst(self):
+        """For each segment the largest excess of a test point over the line between its ends' losses, as a
+        share of the range of the points' losses, and where on the segment."""
+        count = self.config.test_points
+        at = [self.gradients.loss_at(point) for point in self.points]
+        span = max(max(at) - min(at), 1e-12)
+        excess, shares = [], []
+        for i, (left, right) in enumerate(zip(self.points[:-1], self.points[1:], strict=True)):
+            found = []
+            for share in (number / (count + 1) for number in range(1, count + 1)):
+                loss = self.gradients.loss_at(torch.lerp(left, right, share))
+                found.append(((loss - at[i] - share * (at[i + 1] - at[i])) / span, share))
+            worst = max(found)
+            excess.append(worst[0])
+            shares.append(worst[1])
+        return torch.tensor(excess), shares
+
+
+def redistribute(points):
+    """Points (n, D) of a polygonal line moved along it to equal arc length, the ends where they are."""
+    lengths = (points[1:] - points[:-1]).norm(dim=1).cumsum(0)
+    arcs = torch.cat([lengths.new_zeros(1), lengths])
+    wanted = torch.linspace(0, 1, len(points), device=arcs.device)[1:-1] * arcs[-1]
+    segment = torch.searchsorted(lengths, wanted).clamp_max(len(points) - 2)
+    share = (wanted - arcs[segment]) / (arcs[segment + 1] - arcs[segment]).clamp_min(1e-30)
+    inner = torch.lerp(points[segment], points[segment + 1], share[:, None])
+    return torch.cat([points[:1], inner, points[-1:]])
+
+
+def tangents(points, losses):
+    """Unit vectors (n - 2, D) of the band at its inner points: along the segment to the neighbour of higher loss."""
+    before, after = points[1:-1] - points[:-2], points[2:] - points[1:-1]
+    chosen = torch.where((losses[2:] > losses[:-2])[:, None], after, before)
+    return chosen / chosen.norm(dim=1, keepdim=True).clamp_min(1e-30)

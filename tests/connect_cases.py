@@ -1,4 +1,4 @@
-"""What tests of paths share: cases whose answer is known, and an interruption."""
+"""What tests of paths share: cases whose answer is known."""
 
 import functools
 
@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from lib import task, training
-from lib.checkpoint import Checkpoint
 
 dummy = task.from_tensors(
     torch.randn(4, 1, 1, 1, generator=torch.Generator().manual_seed(0)), torch.zeros(4, dtype=torch.long),
@@ -71,20 +70,3 @@ def xor_modes():
         recipe = training.Recipe(epochs=300, batch=4, lr=0.1, momentum=0.9)
         modes.append(training.train_mode(model, xor_task, recipe, seed=seed))
     return modes
-
-
-class Interrupted(Exception):
-    """Raised in the middle of a search."""
-
-
-class StopsAfter(Checkpoint):
-    """Keeps three states and then interrupts the search."""
-
-    left = 3
-
-    def save(self, state):
-        """Save, and count."""
-        super().save(state)
-        self.left -= 1
-        if not self.left:
-            raise Interrupted

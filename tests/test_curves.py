@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from connect_cases import Interrupted, StopsAfter, Surface, dummy, valley_ends, xor_modes, xor_task
+from connect_cases import Surface, dummy, valley_ends, xor_modes, xor_task
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,11 +68,11 @@ def test_a_seed_repeats_and_another_differs():
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-def test_an_interrupted_training_continues_to_the_same_bytes(tmp_path):
+def test_an_interrupted_training_continues_to_the_same_bytes(interrupted_after, tmp_path):
     config = Curve(bends=2, rounds=60, batch=20)
     whole = curves.connect(*lenets(), digits, config)
-    with pytest.raises(Interrupted):
-        curves.connect(*lenets(), digits, config, checkpoint=StopsAfter(tmp_path, every=0))
+    with pytest.raises(KeyboardInterrupt):
+        curves.connect(*lenets(), digits, config, checkpoint=interrupted_after(3))
     continued = curves.connect(*lenets(), digits, config, checkpoint=Checkpoint(tmp_path))
     assert torch.equal(whole.anchors, continued.anchors)
     pd.testing.assert_frame_equal(whole.log, continued.log)

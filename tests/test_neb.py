@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from connect_cases import Hill, Interrupted, StopsAfter, Surface, dummy, valley_ends, xor_modes, xor_task
+from connect_cases import Hill, Surface, dummy, valley_ends, xor_modes, xor_task
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,10 +90,10 @@ def test_a_seed_repeats_and_another_differs():
     assert one.shape != other.shape or not torch.equal(one, other)
 
 
-def test_an_interrupted_search_continues_to_the_same_bytes(tmp_path):
+def test_an_interrupted_search_continues_to_the_same_bytes(interrupted_after, tmp_path):
     whole = neb.connect(*lenets(), digits, short)
-    with pytest.raises(Interrupted):
-        neb.connect(*lenets(), digits, short, checkpoint=StopsAfter(tmp_path, every=0))
+    with pytest.raises(KeyboardInterrupt):
+        neb.connect(*lenets(), digits, short, checkpoint=interrupted_after(3))
     continued = neb.connect(*lenets(), digits, short, checkpoint=Checkpoint(tmp_path))
     assert torch.equal(whole.anchors, continued.anchors)
     pd.testing.assert_frame_equal(whole.log, continued.log)

@@ -16,7 +16,7 @@ from lib import seeds
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.gradients import Gradients
 from lib.connectivity.path import Path
-from lib.connectivity.settings import _one_of, _positive
+from lib.connectivity.settings import check_one_of, check_positive
 from lib.errors import InputError
 from lib.flat import FlatModel, check_same_shape, flatten
 
@@ -53,8 +53,8 @@ class Curve:
     points: int = 21
 
     def __post_init__(self):
-        _one_of(self, kind=KINDS)
-        _positive(self, "bends", "rounds", "lr", "batch")
+        check_one_of(self, kind=KINDS)
+        check_positive(self, "bends", "rounds", "lr", "batch")
         if self.points < 2:
             raise InputError(f"points={self.points}: must be at least 2")
         if not 0 <= self.momentum < 1:

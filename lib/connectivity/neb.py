@@ -15,7 +15,7 @@ import torch
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.gradients import Gradients
 from lib.connectivity.path import Path
-from lib.connectivity.settings import _positive
+from lib.connectivity.settings import check_positive
 from lib.errors import InputError
 from lib.flat import check_same_shape, flatten
 
@@ -53,7 +53,7 @@ class AutoNEB:
     judge_images: int = 512
 
     def __post_init__(self):
-        _positive(self, "batch", "test_points", "most_pivots", "judge_images")
+        check_positive(self, "batch", "test_points", "most_pivots", "judge_images")
         if not self.cycles or not all(len(c) == 3 and min(c) > 0 for c in self.cycles):
             raise InputError(f"cycles={self.cycles}: needs (learning rate, steps, number), all larger than 0")
         if min(self.excess, self.inserts) < 0:

@@ -25,7 +25,7 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
 RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOTEBOOKS" \
 	--device "$$DEVICE" --parameters "$$PARAMETERS" --jobs $(JOBS)
 
-.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean survive
+.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean survive bench
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -78,7 +78,10 @@ clean-cache: $(READY)  ## remove stale runs from the cache, or all: ALL=1
 survive: $(READY)  ## kill -9 make reproduce PROFILE=smoke ten times, compare every file with an undisturbed run
 	$(PYTHON) tests/survive.py --kills 10
 
+bench: $(READY)  ## what a tick costs, in ratios taken in one run, as tables under results/bench (ONLY=gossip for a part)
+	@$(PYTHON) -m benchmarks --only "$(ONLY)"
+
 clean:  ## remove executed notebooks, reports and tool caches (.venv, results and cached runs stay)
 	rm -rf results/*/executed results/*/report results/*-custom results/interactive
-	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find lib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -90,15 +90,33 @@ def correct_(tensor, target, *, stacked=False, epsilon=0.0):
         The same tensor. A constant tensor (variance 0, one element) has no direction to grow in and stays.
     """
     rows = tensor.view(len(tensor), -1) if stacked else tensor.view(1, -1)
-    mean = rows.mean(1, keepdim=True)
-    rows.sub_(mean)
-    found = rows.square().sum(1, keepdim=True) / rows.shape[1]
     target = torch.as_tensor(target, dtype=tensor.dtype, device=tensor.device).reshape(-1, 1)
-    # Rounding gives a constant tensor a variance of about (machine epsilon x mean)^2 instead of 0.
-    rounding = (8 * torch.finfo(tensor.dtype).eps * mean).square()
-    scale = torch.where(found > rounding, ((target + epsilon) / (found + epsilon)).sqrt(), 1.0)
-    rows.mul_(scale).add_(mean)
+    correct_rows_([rows], target, epsilon=epsilon)
     return tensor
+
+
+def correct_rows_(blocks, target, *, epsilon=0.0):
+    """Project several layers of N nodes onto their spheres, in place: :func:`correct_` in fewer operations.
+
+    Parameters
+    ----------
+    blocks : list of L tensors (N, n_l)
+        A layer's weights of all nodes.
+    target : tensor (N, L)
+    epsilon : float
+    """
+    means = torch.stack([block.mean(1) for block in blocks], 1)
+    columns = means.split(1, dim=1)
+    norms = [
+        torch.linalg.vector_norm(block.sub_(mean), dim=1) / block.shape[1] ** 0.5
+        for block, mean in zip(blocks, columns, strict=True)
+    ]
+    found = torch.stack(norms, 1).square_()
+    # Rounding gives a constant tensor a variance of about (machine epsilon x mean)^2 instead of 0.
+    rounding = (8 * torch.finfo(means.dtype).eps * means).square_()
+    scale = torch.where(found > rounding, ((target + epsilon) / (found + epsilon)).sqrt_(), 1.0)
+    for block, factor, mean in zip(blocks, scale.split(1, dim=1), columns, strict=True):
+        block.mul_(factor).add_(mean)
 
 
 def row_variance(rows):

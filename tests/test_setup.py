@@ -25,6 +25,8 @@ TARGETS = [
     "cache",
     "clean",
     "clean-cache",
+    "survive",
+    "bench",
 ]
 
 

@@ -44,6 +44,17 @@ def test_stacked_correction_equals_the_loop_over_nodes(nodes, shape, seed):
     torch.testing.assert_close(sphere.correct_(stack.clone(), targets, stacked=True), loop)
 
 
+@given(st.integers(1, 4), st.lists(st.integers(1, 30), min_size=1, max_size=4), seeds, st.sampled_from([0.0, 1e-4]))
+def test_several_layers_at_once_equal_one_after_another(nodes, sizes, seed, epsilon):
+    blocks = [tensor((nodes, size), seed + i) for i, size in enumerate(sizes)]
+    targets = tensor((nodes, len(sizes)), seed).abs()
+    loop = [
+        sphere.correct_(block.clone(), targets[:, i], stacked=True, epsilon=epsilon) for i, block in enumerate(blocks)
+    ]
+    sphere.correct_rows_(blocks, targets, epsilon=epsilon)
+    torch.testing.assert_close(blocks, loop)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_constant_tensor_stays(value, dtype):

@@ -72,10 +72,11 @@ class Walker:
 
     def correct(self, *, epsilon=0.0):
         """Project every weight tensor that is not frozen onto its sphere, in place."""
-        for name in self.weights:
-            parameter = self.flat.module.get_parameter(name)
-            if parameter.requires_grad:
-                sphere.correct_(self.flat.view(self.vector, name), self.spheres[name], epsilon=epsilon)
+        active = [name for name in self.weights if self.flat.module.get_parameter(name).requires_grad]
+        if active:
+            rows = [self.vector[self.flat.slices[name]].view(1, -1) for name in active]
+            target = torch.stack([self.spheres[name] for name in active])[None]
+            sphere.correct_rows_(rows, target, epsilon=epsilon)
 
     def train(self, rounds):
         """``rounds`` SGD steps; returns their losses as a tensor, without waiting for the device."""
@@ -143,17 +144,21 @@ class Connection(Walker):
         self.layers = layer_order(start, task, order, seed)
         self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.spheres
         self.starts = dict(self.spheres)
+        self.whole = {}  # distance of each stage's layers at the start of the path
 
     def distance_left(self, stage):
         """Distance of a stage's layers to the destination, as a share of what it was at the start of the path.
 
         Training between the moves carries layers about, so that this is not one less the moves' shares.
         """
-        here, whole = (
-            torch.cat([(self.destination - point)[self.flat.slices[name]] for name in self.layers[stage]]).norm()
-            for point in (self.vector, self.start)
-        )
-        return float(here / whole.clamp_min(1e-30))
+        if stage not in self.whole:
+            self.whole[stage] = self._distance(self.start, stage).clamp_min(1e-30)
+        return float(self._distance(self.vector, stage) / self.whole[stage])
+
+    def _distance(self, point, stage):
+        """Distance of a point's (D,) layers of a stage to the destination, without a temporary of their full size."""
+        parts = [self.flat.slices[name] for name in self.layers[stage]]
+        return torch.stack([(self.destination[part] - point[part]).norm() for part in parts]).norm()
 
     def set_progress(self, stage, progress):
         """Freeze the layers before ``stage``, which have arrived, and set the spheres of the one that moves.

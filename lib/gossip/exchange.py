@@ -4,7 +4,6 @@ All of this is bookkeeping with a few integers per node; it lives on the CPU, so
 waits for the device that holds the models. Every draw comes from a generator named by the tick.
 """
 
-
 import torch
 
 from lib import seeds
@@ -122,13 +121,11 @@ class GossipExchange(IsolatedExchange):
             generator = seeds.generator(self.seed, "loss", tick, int(senders[0]))
             keep &= torch.rand(len(receiver), generator=generator) >= self.settings.message_loss
         position, receiver, share = position[keep], receiver[keep], share[keep]
-        device = change.device
         mask = self.averaging.message.mask(
             change, self.sent[senders], self.nodes.layout,
             seed=seeds.derive(self.seed, "message", int(senders[0])), tick=tick,
         )  # fmt: skip
-        edges = (position.to(device), receiver.to(device))
-        self.nodes.send(senders.to(device), edges, share.to(device), mask)
+        self.nodes.send(senders.to(change.device), (position, receiver), share, mask)
         self.sent[senders] += 1
         self.count.index_add_(0, receiver, torch.ones_like(receiver))
 

@@ -62,6 +62,5 @@ class Layout:
     def correct_(self, rows, target, *, epsilon=0.0):
         """Project each layer of rows (k, D) onto its variance sphere, target (k, layers), in place."""
         slices = self.slices
-        for i, name in enumerate(self.layers):
-            sphere.correct_(rows[:, slices[name]], target[:, i], stacked=True, epsilon=epsilon)
+        sphere.correct_rows_([rows[:, slices[name]] for name in self.layers], target, epsilon=epsilon)
         return rows

@@ -30,22 +30,26 @@ class Mailbox:
         self.shares = torch.zeros(count, **like)
         self.variance = torch.zeros(count, layers, **like)
 
-    def put(self, edges, rows, shares, *, variance=None, mask=None, chunk=64):
-        """Add rows (k, D) of senders along edges (position, receiver) with shares (e,)."""
+    def put(self, edges, rows, shares, *, variance=None, mask=None):
+        """Add rows (k, D) of senders along edges (position, receiver) with shares (e,), both on the CPU.
+
+        As a product with the small matrix of shares (receivers, k): that reads each sender's row once for
+        all of its receivers. With few senders at a time its size does not grow with the network.
+        """
         position, receiver = edges
-        shares = shares.to(rows.dtype)
-        self.shares.index_add_(0, receiver, shares)
+        receivers, place = receiver.unique(return_inverse=True)  # on the CPU, where edges live: no synchronisation
+        matrix = torch.zeros(len(receivers), len(rows), dtype=shares.dtype)
+        matrix.index_put_((place, position), shares, accumulate=True)
+        matrix, receivers = matrix.to(rows), receivers.to(rows.device)
+        self.shares.index_add_(0, receivers, matrix.sum(1))
         if variance is not None:
-            self.variance.index_add_(0, receiver, variance[position] * shares[:, None])
+            self.variance.index_add_(0, receivers, matrix @ variance)
         if mask is not None:
             if self.held is None:
                 self.held = torch.zeros_like(self.total)
             rows = rows * mask
-        for part in torch.arange(len(receiver), device=rows.device).split(chunk):
-            weight = shares[part, None]
-            self.total.index_add_(0, receiver[part], rows[position[part]].mul_(weight))
-            if mask is not None:
-                self.held.index_add_(0, receiver[part], mask[position[part]] * weight)
+            self.held.index_add_(0, receivers, matrix @ mask.to(rows.dtype))
+        self.total.index_add_(0, receivers, matrix @ rows)
 
     def take(self, nodes, own):
         """Empty the mailboxes of nodes (k,); means of rows (k, D) and of variances (k, layers).
@@ -53,7 +57,7 @@ class Mailbox:
         A weight that some messages did not hold is completed with the own one, from ``own`` (k, D).
         """
         shares = self.shares[nodes, None]
-        mean = self.total[nodes].div_(shares)
+        mean = self.total.index_select(0, nodes).div_(shares)
         if self.held is not None:
             mean.addcmul_(own, 1 - self.held[nodes].div_(shares))
             self.held[nodes] = 0

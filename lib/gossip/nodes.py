@@ -99,7 +99,7 @@ class StackedNodes:
         ----------
         senders : tensor (k,), int64
         edges : (tensor (e,), tensor (e,)), int64
-            Position in ``senders``, and receiver, of each message.
+            Position in ``senders``, and receiver, of each message; on the CPU, like the shares.
         shares : tensor (e,)
             Weight of each message in the receiver's mean.
         mask : tensor (k, D), bool, optional
@@ -115,7 +115,7 @@ class StackedNodes:
         """Let the ready nodes (k,) mix in what they received, by a learning system, own share beta (k, 1)."""
         for part in torch.arange(len(ready), device=ready.device).split(self.chunk):
             nodes, own_share = ready[part], beta[part]
-            own = self.weights[nodes]
+            own = self.weights.index_select(0, nodes)
             mean, variance = self.models.take(nodes, own)
             self.weights[nodes] = averaging.mix(own, mean, variance, own_share, self.layout)
             for name, box in self.others.items():

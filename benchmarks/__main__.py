@@ -1,0 +1,66 @@
+"""``make bench``: all measurements, as tables and a figure under ``results/bench``."""
+
+import argparse
+import os
+import platform
+
+import matplotlib.pyplot as plt
+import torch
+
+from benchmarks import gossip, path, training
+from benchmarks.measure import machine
+from lib import paths
+
+os.environ |= {"LIB_RESULTS": str(paths.RESULTS / "bench"), "LIB_PROFILE": f"bench, {platform.machine()}"}
+from lib.report import figures, tables
+
+TABLES = {
+    "gossip-tick": (lambda: _tick(), "A tick of corrected gossip against the plain loop and the arithmetic"),
+    "gossip-step": (gossip.local_step, "One SGD step of 50 nodes, three ways"),
+    "gossip-averaging": (gossip.averaging, "Sending and averaging of 50 nodes, 8 neighbours each"),
+    "gossip-growth": (lambda: _growth(), "Cost of a tick and peak memory of the process against the number of nodes"),
+    "path-tick": (path.tick, "A tick of LLPF without its training"),
+    "path-drivers": (path.drivers, "SGD rounds to a path (results of the laptop profile)"),
+    "training-batches": (training.batches, "Augmented batches"),
+    "training-layouts": (training.layouts, "Memory layout and evaluation"),
+    "training-threads": (training.threads, "Workers and threads on this machine"),
+}
+
+
+def _tick():
+    table, figures_beside = gossip.tick()
+    for name, value in figures_beside.items():
+        print(f"{name}: {value:.1%} of a tick")
+    return table
+
+
+def _growth():
+    table = gossip.growth()
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained")
+    left.loglog(table["nodes"], table["ms a tick"], "o-", label="measured")
+    left.loglog(
+        table["nodes"], table["ms a tick"].iloc[-1] * table["nodes"] / table["nodes"].iloc[-1], ":", label="linear"
+    )
+    left.set(xlabel="nodes", ylabel="processor time of a tick (ms)")
+    left.legend()
+    right.loglog(table["nodes"], table["memory_GiB"], "o-")
+    right.set(xlabel="nodes", ylabel="peak memory (GiB)")
+    figures.save(fig, "gossip-growth", table, source=f"digits, LeNet5; {machine()}")
+    return table
+
+
+def main():
+    """Run the measurements whose name contains the given text."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="part of the names of the tables to renew")
+    wanted = parser.parse_args().only
+    torch.set_num_threads(1)
+    print(machine())
+    for name, (measure, caption) in TABLES.items():
+        if wanted in name:
+            table = tables.save(measure(), name, caption=caption, source=machine())
+            print(f"\n{caption}\n{tables.markdown(table)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

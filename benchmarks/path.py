@@ -1,0 +1,54 @@
+"""A tick of LLPF without its training: move, correct, correct, record, on one thread; rounds of both drivers."""
+
+import pandas as pd
+import torch
+
+from benchmarks.measure import median, product, ratio, seconds
+from lib import models, paths, task
+from lib.connectivity.walk import Connection
+
+MODELS = (("lenet5", (1, 28, 28)), ("resnet18", (3, 32, 32)))
+
+
+def tick():
+    """Milliseconds of the moves, corrections and bookkeeping of a tick, beside one SGD round."""
+    return pd.DataFrame([_tick(name, shape) for name, shape in MODELS])
+
+
+def _tick(name, shape):
+    images = torch.randn(128, *shape, generator=torch.Generator().manual_seed(0))
+    classes = torch.arange(128) % 10
+    data = task.from_tensors(images, classes, images, classes, name="noise", device="cpu")
+    start, end = (models.create(name, data, size="paper", seed=seed) for seed in (0, 1))
+    walk = Connection(
+        start, end, data, order="all", moving_spheres=True, seed=0, batch=64, lr=0.01, judge_images=64
+    )  # fmt: skip
+    names = walk.layers[0]
+    anchors = []
+
+    def bookkeeping():
+        walk.set_progress(0, 0.5)
+        walk.move_share(names, min(1.0, 0.01 / walk.distance_left(0)))
+        walk.correct()
+        walk.correct()
+        anchors[:] = [walk.vector.clone()]
+
+    def one_pass():
+        walk.vector.add_(walk.destination, alpha=1e-9)
+
+    candidates = {"product": product(), "tick": bookkeeping, "SGD round": lambda: walk.train(1), "pass": one_pass}
+    times = seconds(candidates, rounds=9)
+    return {
+        "model": name,
+        "weights": walk.vector.numel(),
+        "tick without training, ms": median(times["tick"]) * 1e3,
+        "in passes over the weights": ratio(times["tick"], times["pass"]),
+        "in SGD rounds of batch 64": ratio(times["tick"], times["SGD round"]),
+        "in 1024^3 products": ratio(times["tick"], times["product"]),
+    }
+
+
+def drivers():
+    """SGD rounds to a certified path, from the committed results of the laptop profile."""
+    table = pd.read_csv(paths.RESULTS / "laptop" / "tables" / "m2m-lenet5.csv")
+    return table[["driver", "pair", "SGD rounds", "certificate"]]

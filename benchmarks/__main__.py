@@ -14,39 +14,32 @@ from lib import paths
 os.environ |= {"LIB_RESULTS": str(paths.RESULTS / "bench"), "LIB_PROFILE": f"bench, {platform.machine()}"}
 from lib.report import figures, tables
 
+
+def _growth():
+    table = gossip.growth()
+    nodes, spent = table["nodes"], table["ms a tick"]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained")
+    left.loglog(nodes, spent, "o-", label="measured")
+    left.loglog(nodes, spent.iloc[-1] * nodes / nodes.iloc[-1], ":", label="linear")
+    left.set(xlabel="nodes", ylabel="processor time of a tick (ms)")
+    left.legend()
+    right.loglog(nodes, table["memory_GiB"], "o-")
+    right.set(xlabel="nodes", ylabel="peak memory (GiB)")
+    figures.save(fig, "gossip-growth", table, source=f"digits, LeNet5; {machine()}")
+    return table
+
+
 TABLES = {
-    "gossip-tick": (lambda: _tick(), "A tick of corrected gossip against the plain loop and the arithmetic"),
+    "gossip-tick": (gossip.tick, "A tick of gossip against the plain loop and the arithmetic"),
     "gossip-step": (gossip.local_step, "One SGD step of 50 nodes, three ways"),
     "gossip-averaging": (gossip.averaging, "Sending and averaging of 50 nodes, 8 neighbours each"),
-    "gossip-growth": (lambda: _growth(), "Cost of a tick and peak memory of the process against the number of nodes"),
+    "gossip-growth": (_growth, "Cost of a tick and peak memory of the process against the number of nodes"),
     "path-tick": (path.tick, "A tick of LLPF without its training"),
     "path-drivers": (path.drivers, "SGD rounds to a path (results of the laptop profile)"),
     "training-batches": (training.batches, "Augmented batches"),
     "training-layouts": (training.layouts, "Memory layout and evaluation"),
     "training-threads": (training.threads, "Workers and threads on this machine"),
 }
-
-
-def _tick():
-    table, figures_beside = gossip.tick()
-    for name, value in figures_beside.items():
-        print(f"{name}: {value:.1%} of a tick")
-    return table
-
-
-def _growth():
-    table = gossip.growth()
-    fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained")
-    left.loglog(table["nodes"], table["ms a tick"], "o-", label="measured")
-    left.loglog(
-        table["nodes"], table["ms a tick"].iloc[-1] * table["nodes"] / table["nodes"].iloc[-1], ":", label="linear"
-    )
-    left.set(xlabel="nodes", ylabel="processor time of a tick (ms)")
-    left.legend()
-    right.loglog(table["nodes"], table["memory_GiB"], "o-")
-    right.set(xlabel="nodes", ylabel="peak memory (GiB)")
-    figures.save(fig, "gossip-growth", table, source=f"digits, LeNet5; {machine()}")
-    return table
 
 
 def main():

@@ -12,10 +12,11 @@ MODELS = (("lenet5", (1, 28, 28)), ("resnet18", (3, 32, 32)))
 
 def tick():
     """Milliseconds of the moves, corrections and bookkeeping of a tick, beside one SGD round."""
-    return pd.DataFrame([_tick(name, shape) for name, shape in MODELS])
+    return pd.DataFrame([tick_of(name, shape) for name, shape in MODELS])
 
 
-def _tick(name, shape):
+def tick_of(name, shape):
+    """The costs of one model, a dict; the images are noise, for only their number and size count."""
     images = torch.randn(128, *shape, generator=torch.Generator().manual_seed(0))
     classes = torch.arange(128) % 10
     data = task.from_tensors(images, classes, images, classes, name="noise", device="cpu")

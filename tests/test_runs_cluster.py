@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from distributed import Client
 from run_functions import Config, Training, digest, everything, train
 
 from lib import paths, runs
@@ -153,6 +154,14 @@ def test_the_number_of_workers_is_checked(given, monkeypatch):
     monkeypatch.setenv("LIB_WORKERS", given)
     with pytest.raises(InputError, match=f"LIB_WORKERS={given}: must be a whole number of at least 1"):
         cluster.machine_workers()
+
+
+def test_workers_run_on_one_thread_with_the_usual_memory_allocation(monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with runs.local_cluster(1) as address, Client(address, set_as_default=False) as client:
+        found = client.submit(lambda: dict(os.environ)).result()
+    assert found["OMP_NUM_THREADS"] == "1"
+    assert not [name for name in found if name.startswith("MALLOC_")]
 
 
 def test_a_cluster_that_is_there_is_joined(monkeypatch):

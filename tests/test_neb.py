@@ -41,15 +41,15 @@ def test_pivots_are_added_as_published_and_gradients_counted():
     config = AutoNEB(cycles=((1e-9, 2, 5),), batch=4, excess=0)
     path = neb.connect(Hill(-1), Hill(1), dummy, config)
     assert path.log.pivots.tolist() == [1, 3, 7, 11, 11]
-    assert path.log.rounds.iloc[-1] == config.most_rounds == 2 * (1 + 3 + 7 + 11 + 11)
+    assert path.log.rounds.iloc[-1] == 2 * (1 + 3 + 7 + 11 + 11)
 
 
-def test_a_budget_scales_the_steps():
-    published = AutoNEB()
-    assert published.most_rounds == 1000 * (1 + 3 + 7 + 11) + 4000 * 11 + 8000 * 11
-    scaled = published.within(15400)
-    assert scaled.cycles == ((1e-3, 100, 4), (1e-3, 200, 2), (1e-4, 100, 4), (1e-5, 100, 4))
-    assert AutoNEB(inserts=0).most_rounds == 16000
+def test_a_budget_is_shared_among_the_cycles_and_their_pivots():
+    config = AutoNEB(cycles=((1e-9, 1, 2), (1e-9, 2, 1)), batch=4, excess=0, budget=100)
+    path = neb.connect(Hill(-1), Hill(1), dummy, config)
+    # a quarter of 100 for one pivot, a third of the 75 left for three, and the 51 left by seven
+    assert path.log.rounds.tolist() == [25, 25 + 8 * 3, 25 + 8 * 3 + 7 * 7]
+    assert AutoNEB().steps(4, pivots=11, spent=0) == 2000
 
 
 def test_a_band_without_excess_keeps_one_pivot():
@@ -109,7 +109,7 @@ def test_divergence_names_the_cycle():
     [
         (lambda: AutoNEB(cycles=()), r"cycles=\(\): needs \(learning rate, steps, number\), all larger than 0"),
         (lambda: AutoNEB(cycles=((0.1, 0, 1),)), r"cycles=\(\(0.1, 0, 1\),\): needs"),
-        (lambda: AutoNEB(excess=-1), "excess=-1, inserts=4: must be 0 or larger"),
+        (lambda: AutoNEB(excess=-1), "excess=-1, inserts=4, budget=0: must be 0 or larger"),
         (lambda: AutoNEB(test_points=0), "test_points=0: must be larger than 0"),
         (lambda: neb.connect(lenets()[0], torch.nn.Linear(2, 2), digits), "modes of different shape"),
     ],

@@ -6,8 +6,9 @@ descend along their gradient on one shared mini-batch, less its component along 
 cycles of steps pivots are added where the band is worst: 1, 3, 7, 11.
 """
 
+import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -40,6 +41,9 @@ class AutoNEB:
         of the segment's ends by more than this share of the range of the pivots' losses.
     inserts, most_pivots : int
         Largest number of pivots added after a cycle, and of pivots altogether; by default 1, 3, 7, 11.
+    budget : int
+        Gradients of mini-batches altogether, about, instead of the steps that the cycles name: a cycle gets its
+        share of what is left (by those steps), and the more pivots there are, the fewer steps. 0: no budget.
     judge_images : int
         Size of the training sample on which the test points are judged, batch norm by its own statistics.
     """
@@ -50,33 +54,29 @@ class AutoNEB:
     excess: float = 0.2
     inserts: int = 4
     most_pivots: int = 11
+    budget: int = 0
     judge_images: int = 512
 
     def __post_init__(self):
         check_positive(self, "batch", "test_points", "most_pivots", "judge_images")
         if not self.cycles or not all(len(c) == 3 and min(c) > 0 for c in self.cycles):
             raise InputError(f"cycles={self.cycles}: needs (learning rate, steps, number), all larger than 0")
-        if min(self.excess, self.inserts) < 0:
-            raise InputError(f"excess={self.excess}, inserts={self.inserts}: must be 0 or larger")
+        if min(self.excess, self.inserts, self.budget) < 0:
+            raise InputError(
+                f"excess={self.excess}, inserts={self.inserts}, budget={self.budget}: must be 0 or larger"
+            )
 
     @property
     def schedule(self):
         """Learning rate and steps of each cycle, in order."""
         return [(lr, steps) for lr, steps, number in self.cycles for _ in range(number)]
 
-    @property
-    def most_rounds(self):
-        """Gradients of mini-batches that the cycles ask for where pivots are added as fast as they may."""
-        pivots, total = 1, 0
-        for _, steps in self.schedule:
-            total += steps * pivots
-            pivots = min(self.most_pivots, pivots + min(self.inserts, pivots + 1))
-        return total
-
-    def within(self, rounds):
-        """The same cycles with steps scaled so that they ask for at most about ``rounds`` gradients."""
-        share = rounds / self.most_rounds
-        return replace(self, cycles=tuple((lr, max(1, round(steps * share)), n) for lr, steps, n in self.cycles))
+    def steps(self, cycle, *, pivots, spent):
+        """Steps of a cycle (0-based) with so many pivots, after ``spent`` gradients."""
+        wanted = [steps for _, steps in self.schedule[cycle:]]
+        if not self.budget:
+            return wanted[0]
+        return max(1, round((self.budget - spent) * wanted[0] / sum(wanted) / pivots))
 
 
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
@@ -121,9 +121,11 @@ class _Band:
         # The ends do not move: their losses, which the tangents next to them need, are measured once.
         self.ends = gradients.loss_at(start), gradients.loss_at(end)
         self.cycle, self.batches, self.rounds, self.log = 0, 0, 0, []
-        self._start_adam()
+        self._start_cycle()
 
-    def _start_adam(self):
+    def _start_cycle(self):
+        if self.cycle < len(self.config.schedule):
+            self.steps = self.config.steps(self.cycle, pivots=len(self.points) - 2, spent=self.rounds)
         self.step = 0
         self.mean, self.square = (torch.zeros_like(self.points[1:-1]) for _ in range(2))
 
@@ -133,12 +135,11 @@ class _Band:
             setattr(self, name, value.to(self.points.device) if torch.is_tensor(value) else value)
         schedule = self.config.schedule
         while self.cycle < len(schedule):
-            lr, steps = schedule[self.cycle]
-            losses = self.relax(lr)
-            if self.step == steps:
+            losses = self.relax(schedule[self.cycle][0])
+            if self.step == self.steps:
                 self._end_cycle(losses, last=self.cycle + 1 == len(schedule))
             if checkpoint.due():
-                names = ("points", "mean", "square", "cycle", "step", "batches", "rounds", "log")
+                names = ("points", "mean", "square", "cycle", "steps", "step", "batches", "rounds", "log")
                 checkpoint.save({name: getattr(self, name) for name in names})
 
     def relax(self, lr):
@@ -172,36 +173,36 @@ class _Band:
         if not last:
             self.points = self._with_inserted()
         self.cycle += 1
-        self._start_adam()
+        self._start_cycle()
 
     def _with_inserted(self):
         """The points and, where the loss between two of them is worst, new pivots."""
-        excess, shares = self._worst()
         room = min(self.config.inserts, self.config.most_pivots - (len(self.points) - 2))
-        chosen = excess.argsort(descending=True, stable=True)[: max(0, room)].tolist()
+        if room <= 0:
+            return self.points
+        worst = self._worst()
+        chosen = sorted(range(len(worst)), key=lambda segment: -worst[segment][0])[:room]
         points = []
         for segment, point in enumerate(self.points):
             points.append(point)
-            if segment in chosen and excess[segment] > self.config.excess:
-                points.append(torch.lerp(point, self.points[segment + 1], shares[segment]))
+            if segment in chosen and worst[segment][0] > self.config.excess:
+                points.append(torch.lerp(point, self.points[segment + 1], worst[segment][1]))
         return torch.stack(points)
 
     def _worst(self):
         """For each segment the largest excess of a test point over the line between its ends' losses, as a
         share of the range of the points' losses, and where on the segment."""
-        count = self.config.test_points
-        at = [self.gradients.loss_at(point) for point in self.points]
-        span = max(max(at) - min(at), 1e-12)
-        excess, shares = [], []
-        for i, (left, right) in enumerate(zip(self.points[:-1], self.points[1:], strict=True)):
+        loss_at, parts = self.gradients.loss_at, self.config.test_points + 1
+        ends = [loss_at(point) for point in self.points]
+        span = max(max(ends) - min(ends), 1e-12)
+        worst = []
+        for segment, (left, right) in enumerate(itertools.pairwise(ends)):
             found = []
-            for share in (number / (count + 1) for number in range(1, count + 1)):
-                loss = self.gradients.loss_at(torch.lerp(left, right, share))
-                found.append(((loss - at[i] - share * (at[i + 1] - at[i])) / span, share))
-            worst = max(found)
-            excess.append(worst[0])
-            shares.append(worst[1])
-        return torch.tensor(excess), shares
+            for share in (number / parts for number in range(1, parts)):
+                loss = loss_at(torch.lerp(self.points[segment], self.points[segment + 1], share))
+                found.append(((loss - left - share * (right - left)) / span, share))
+            worst.append(max(found))
+        return worst
 
 
 def redistribute(points):

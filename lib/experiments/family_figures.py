@@ -1,11 +1,13 @@
-"""Pictures of families: layers as a graph, and many paths as a mean and a band."""
+"""Pictures of families: layers as a graph, paths family by family, and many paths as a mean and a band."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lib.experiments.connectivity_figures import normalised
+from lib.experiments.connectivity_figures import along, normalised
 
 GRID = np.linspace(0, 1, 101)
+COLUMNS = 5
 
 
 def layer_graph(ax, graph, *, title):
@@ -25,6 +27,27 @@ def layer_graph(ax, graph, *, title):
     ax.set(yticks=[], title=title, ylim=(-0.6, None))
     ax.tick_params(axis="x", labelsize=6)
     ax.grid(visible=False)
+
+
+def by_family(families, column, *, ylabel, log=False):
+    """A panel for each family, all of one scale.
+
+    Parameters
+    ----------
+    families : dict of str to dict
+        By family, the lines of :func:`lib.experiments.connectivity_figures.along`.
+    """
+    columns = min(COLUMNS, len(families))
+    rows = -(-len(families) // columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(1.5 * max(columns, 2), 0.5 + 1.5 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, (name, lines) in zip(axes.flat, families.items(), strict=False):
+        along(ax, lines, column, ylabel=ylabel, log=log)
+        ax.set_title(name)
+        ax.label_outer()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return fig
 
 
 def on_grid(repeats, column):

@@ -21,46 +21,39 @@ small = functools.partial
 
 @dataclass(frozen=True)
 class Family:
-    """The two members of a family, ``build(image_shape, classes)`` for the laptop and for the paper, and how the
-    paper's member here differs from the one in the paper's code."""
+    """The two members of a family, ``build(image_shape, classes)`` for the laptop and for the paper.
+
+    How the paper's member here differs from the one in the paper's code: ``data/families.csv``.
+    """
 
     laptop: callable
     paper: callable
-    differs: str = ""
 
 
 FAMILIES = {
     "lenet5": Family(LeNet5, LeNet5),
     "lenet_caffe": Family(CaffeLeNet, CaffeLeNet),
     "vgg11_bn": Family(
-        small(conv.vgg, widths=(8, "M", 16, "M", 24, 24, 32, 32, "M", 32, 32)), conv.vgg,
-        "one linear layer behind the convolutions",
+        small(conv.vgg, widths=(8, "M", 16, "M", 24, 24, 32, 32, "M", 32, 32)), conv.vgg
     ),
     "resnet18": Family(small(conv.resnet, blocks=(1, 1, 1, 1), widths=(8, 16, 24, 32)), conv.resnet),
-    "densenet": Family(
-        small(conv.densenet, growth=6, blocks=(2, 2, 2), bottleneck=2), conv.densenet, "timm's DenseNet121"
-    ),
+    "densenet": Family(small(conv.densenet, growth=12, blocks=(2, 2), bottleneck=2), conv.densenet),
     "mobilenetv2": Family(
         small(conv.mobilenetv2, stem=8, features=64,
-              blocks=("ds_r1_k3_s1_c8", "ir_r1_k3_s2_e3_c16", "ir_r2_k3_s2_e3_c24", "ir_r1_k3_s2_e3_c32")),
-        conv.mobilenetv2, "timm's",
+              blocks=("ds_r1_k3_s1_c8", "ir_r1_k3_s2_e3_c16", "ir_r2_k3_s2_e3_c32")),
+        conv.mobilenetv2,
     ),
     "shufflenet": Family(
-        small(conv.shufflenet, repeats=(2, 2, 1), widths=(8, 16, 32, 64, 96)), conv.shufflenet,
-        "V2 of width 1 of torchvision; which version the paper has is not published",
+        small(conv.shufflenet, repeats=(2, 1, 1), widths=(8, 16, 32, 64, 96)), conv.shufflenet
     ),
     "efficientnet_b0": Family(
         small(conv.efficientnet, stem=8, features=64,
-              blocks=("ds_r1_k3_s1_e1_c8_se0.25", "ir_r1_k3_s2_e3_c16_se0.25", "ir_r1_k5_s2_e3_c24_se0.25",
-                      "ir_r1_k3_s2_e3_c32_se0.25")),
-        conv.efficientnet, "timm's, without drop-out",
+              blocks=("ds_r1_k3_s1_e1_c8_se0.25", "ir_r1_k3_s2_e3_c16_se0.25", "ir_r1_k5_s2_e3_c32_se0.25")),
+        conv.efficientnet,
     ),
-    "regnetx": Family(
-        small(conv.regnetx, depth=4, w0=8, wa=14.0, wm=2.0, stem=8), conv.regnetx, "timm's RegNetX-200MF"
-    ),
+    "regnetx": Family(small(conv.regnetx, depth=4, w0=8, wa=14.0, wm=2.0, stem=8), conv.regnetx),
     "dla": Family(
-        small(conv.dla, levels=(1, 1, 1, 1, 1, 1), widths=(6, 8, 12, 16, 24, 32)), conv.dla,
-        "timm's DLA34; the paper's has 16,291,386 parameters",
+        small(conv.dla, levels=(1, 1, 1, 1, 1, 1), widths=(6, 8, 12, 16, 24, 32)), conv.dla
     ),
     "cct7": Family(small(CCT, depth=2, tokenizer=(8, 32), heads=2), CCT),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.connectivity_figures import along, normalised
 
@@ -18,13 +19,14 @@ def layer_graph(ax, graph, *, title):
     graph : networkx.DiGraph
         Nodes 0 (the input), 1, 2, ...; an edge from what a layer reads.
     """
-    along = np.linspace(0, 1, 25)
+    share = np.linspace(0, 1, 25)
     for before, after in graph.edges:
         skipped = after - before - 1
-        ax.plot(before + (after - before) * along, 4 * skipped**0.6 * along * (1 - along),
+        ax.plot(before + (after - before) * share, 4 * skipped**0.6 * share * (1 - share),
                 color="C0" if skipped else "0.4", linewidth=0.8)  # fmt: skip
     ax.scatter(list(graph.nodes), [0] * len(graph), s=12, color=["0.6", *["C1"] * (len(graph) - 1)], zorder=3)
-    ax.set(yticks=[], title=title, ylim=(-0.6, None))
+    ax.set(yticks=[], title=title, ylim=(-0.6, max(0.6, ax.get_ylim()[1])))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.tick_params(axis="x", labelsize=6)
     ax.grid(visible=False)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lib import gossip
 from lib.errors import InputError
 from lib.experiments import gossip as experiments
-from lib.experiments.gossip_networks import topologies
+from lib.experiments.gossip_networks import describe, topologies
 from lib.gossip import measures, topology
 from lib.gossip.labels import Sampler
 from lib.gossip.layout import Layout
@@ -32,6 +32,13 @@ def test_every_network_is_connected_and_seeded(name):
     assert set(draws[0].edges) == set(draws[1].edges)
     if "seed" in inspect.signature(getattr(topology, network.kind)).parameters:
         assert set(draws[0].edges) != set(draws[2].edges)
+
+
+@pytest.mark.parametrize("name", ["random regular", "directed regular", "rewired regular", "complete"])
+def test_description_of_a_network(name):
+    about = describe(topologies(20, 4)[name], 1)
+    assert (about["nodes"], about["mean degree"]) == (20, 19 if name == "complete" else 4)
+    assert 0 < about["spectral gap"] <= 1 + 1e-9
 
 
 @pytest.mark.parametrize("graph", [topology.random_regular(10, 3, seed=0), topology.star(9), topology.karate_club()])

@@ -12,21 +12,16 @@ from torch import nn
 from lib import gossip, task
 from lib.checkpoint import Checkpoint
 from lib.errors import InputError
+from lib.experiments import gossip as experiments
 from lib.gossip import topology
 
-SYSTEMS = {
-    "isolated": gossip.Isolated(),
-    "plain": gossip.Average(),
-    "corrected": gossip.VarianceCorrected(),
-    "corrected-own-before": gossip.VarianceCorrected(0.3, target="own", order="before", epsilon=1e-4),
-    "corrected-mixed": gossip.VarianceCorrected(0.7, target="mixed"),
-    "federated": gossip.Federated(),
-    "federated-part": gossip.Federated(fraction=0.5, local_steps=2, same_start=False, corrected=True),
-    "sampled": gossip.Average(message=gossip.Sampled()),
-    "compressed": gossip.Average(message=gossip.Compressed()),
-    "partitioned": gossip.Average(message=gossip.Partitioned()),
-    "sampled-corrected": gossip.VarianceCorrected(message=gossip.Sampled()),
-    "transfer": gossip.TransferLike(alone=15),
+# Every learning system of the notebooks, and variants of their parameters.
+SYSTEMS = experiments.SYSTEMS | {
+    "transfer-like": gossip.TransferLike(alone=15),  # else alone for longer than a test
+    "corrected, own, before": gossip.VarianceCorrected(0.3, target="own", order="before", epsilon=1e-4),
+    "corrected, mixed": gossip.VarianceCorrected(0.7, target="mixed"),
+    "federated, part": gossip.Federated(fraction=0.5, local_steps=2, same_start=False, corrected=True),
+    "sampled, corrected": gossip.VarianceCorrected(message=gossip.Sampled()),
 }
 
 
@@ -136,9 +131,9 @@ def test_seeds(small, graph):
     assert not torch.equal(runs[0].weights, runs[2].weights)
 
 
-@pytest.mark.parametrize("system", ["corrected", "sampled", "federated-part", "transfer"])
+@pytest.mark.parametrize("system", ["corrected gossip", "sampled", "federated, part", "transfer-like"])
 def test_resumed_is_bit_identical(small, graph, system, tmp_path):
-    options = dict(averaging=SYSTEMS[system], seed=1, batch=8, mix_momentum=system == "corrected")
+    options = dict(averaging=SYSTEMS[system], seed=1, batch=8, mix_momentum=system == "corrected gossip")
     whole = gossip.simulate(small, "lenet5", graph, ticks=40, **options)
     gossip.simulate(small, "lenet5", graph, ticks=23, checkpoint=Checkpoint(tmp_path, every=0), **options)
     resumed = gossip.simulate(small, "lenet5", graph, ticks=40, checkpoint=Checkpoint(tmp_path), **options)

@@ -17,15 +17,19 @@ from lib.gossip import measures
 COLOURS = {
     "isolated": "#000000", "gossip": "#D55E00", "corrected gossip": "#0072B2", "federated": "#009E73",
 }  # fmt: skip
-OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#8C564B", "#BCBD22", "#17BECF", "#AA4499")
-DASHES = {"isolated": ":", "federated": "--"}
+OTHERS = ("#CC79A7", "#56B4E9", "#8C564B", "#7F7F7F", "#BCBD22", "#17BECF", "#882255")
+DASHES = {"isolated": ":", "federated": "--", "transfer-like": "-.", "averaged": "--"}
 
 
 def look(names):
     """Colour and dashes of each line, as keyword arguments of ``plot``, by name."""
     others = iter(OTHERS)
     colours = {name: COLOURS.get(name) or next(others) for name in names}
-    return {name: {"color": colour, "linestyle": DASHES.get(name, "-")} for name, colour in colours.items()}
+    above = {name: 2 + (name in DASHES) for name in names}
+    return {
+        name: {"color": colour, "linestyle": DASHES.get(name, "-"), "zorder": above[name]}
+        for name, colour in colours.items()
+    }
 
 
 def simulate(tree, *, label=None):
@@ -48,6 +52,19 @@ def simulate(tree, *, label=None):
     placed = place(tree)
     outcomes = runs.map(gossip_run, leaves, label=label)
     return fill(placed)
+
+
+def of_server(outcome, *, interval=10):
+    """A federated outcome as its server has it: without records of clients that have trained since its average.
+
+    Parameters
+    ----------
+    interval : int
+        Ticks of a round; clients train at its start, the server averages in its middle.
+    """
+    history = outcome["history"]
+    averaged = history.tick % interval >= interval // 2
+    return outcome | {"history": history[averaged].reset_index(drop=True)}
 
 
 def frame(outcomes, part="history"):
@@ -141,6 +158,32 @@ def sweep(groups, name, *, level, batch):
     return pd.concat(tables, ignore_index=True)
 
 
+def sweep_figure(groups, table, *, level, last, shown="corrected gossip", logarithmic=False):
+    """A figure of a sweep: ticks to a level against the value, and the learning curves of one system.
+
+    Parameters
+    ----------
+    groups : dict of value to outcomes
+    table : DataFrame
+        As :func:`sweep` makes it of them.
+    shown : str
+        The system whose curves are drawn.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.8))
+    ticks_against(axes[0], table, level=level, last=last, logarithmic=logarithmic)
+    for i, (value, outcomes) in enumerate(groups.items()):
+        curve = mean_accuracy(outcomes[shown])
+        axes[1].plot(curve.index, curve, label=_text(value), color=plt.cm.viridis(i / len(groups)))
+    axes[1].set(xlabel="tick", ylabel="test accuracy", ylim=(0, 1.02), title=shown)
+    axes[1].legend(loc="best", title=table.columns[0], title_fontsize=7, ncols=1 + (len(groups) > 4))
+    return fig
+
+
+def speed_ups(groups, *, level):
+    """Series by value of a sweep: how much faster corrected gossip is than plain gossip; see :func:`ratio`."""
+    return pd.Series({value: ratio(of, "gossip", "corrected gossip", level=level) for value, of in groups.items()})
+
+
 def ticks_against(ax, table, *, level, last, systems=None, logarithmic=False):
     """Draw ticks to a level against the first column of a sweep; open triangles: not reached by ``last``."""
     name, column = table.columns[0], f"ticks to {level:g}"
@@ -163,6 +206,10 @@ def ticks_against(ax, table, *, level, last, systems=None, logarithmic=False):
     ax.set(xlabel=name, ylabel=column, ylim=(0, 1.08 * last))
     ax.legend(loc="best")
     return ax
+
+
+def _text(value):
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _group(group):

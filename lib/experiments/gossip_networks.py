@@ -1,6 +1,9 @@
 """The networks of paper 2's sweep over topologies, at any size."""
 
+import math
+
 from lib.experiments.gossip import Network, regular
+from lib.gossip import topology
 
 
 def topologies(nodes, degree, *, rewired_every=50):
@@ -33,4 +36,23 @@ def topologies(nodes, degree, *, rewired_every=50):
         "karate club": Network("karate_club", {}),
         "directed regular": Network("directed_regular", sized),
         "rewired regular": regular(nodes, degree, rewired_every=rewired_every),
+    }
+
+
+def describe(network, seed):
+    """What a table says of a network, as it is drawn with a seed (a network that is rewired: at first).
+
+    Returns
+    -------
+    dict
+        ``nodes``; ``mean degree``: senders that a node hears; ``spectral gap``: of Metropolis-Hastings weights,
+        of uniform ones where links are directed, nan for more than 1000 nodes.
+    """
+    graph = network.make(seed)
+    graph = graph.at(0) if network.rewired_every else graph
+    mixing = "uniform" if graph.is_directed() else "metropolis"
+    return {
+        "nodes": len(graph),
+        "mean degree": graph.to_directed().number_of_edges() / len(graph),
+        "spectral gap": topology.spectral_gap(graph, mixing) if len(graph) <= 1000 else math.nan,
     }

@@ -3,11 +3,17 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
 
-def panels(count, *, width=3.3, height=2.6):
-    """A row of axes."""
-    return plt.subplots(1, count, figsize=(width * count, height))
+def panels(count, *, rows=1, width=3.3, height=2.6):
+    """Rows of ``count`` axes."""
+    return plt.subplots(rows, count, figsize=(width * count, height * rows))
+
+
+def shades(count):
+    """Colours of layers, the deeper the darker, apart from the colours of the style."""
+    return plt.get_cmap("viridis_r")(np.linspace(0.1, 1, count))
 
 
 def normalised(points):
@@ -38,6 +44,17 @@ def layer_distances(ax, distances):
             ax.plot(np.linspace(0, 1, len(distances)), distances[name] / distances[name].iloc[0],
                     label=name.removesuffix(".weight"))  # fmt: skip
     ax.set(xlabel="share of the anchors", ylabel="layer-wise distance to D\n(relative)")
+
+
+def layer_variances(ax, variances):
+    """Draw the variance of every weight tensor, relative to the first anchor's, against anchors."""
+    for name, colour in zip(variances.columns, shades(len(variances.columns)), strict=True):
+        ax.semilogy(np.linspace(0, 1, len(variances)), variances[name] / variances[name].iloc[0], color=colour,
+                    label=name.removesuffix(".weight"))  # fmt: skip
+    ax.set(xlabel="share of the anchors")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def frame(lines):

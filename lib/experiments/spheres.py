@@ -43,15 +43,16 @@ def crossing(config, checkpoint):
 
 @dataclass(frozen=True)
 class Descent:
-    """A mode on its way to the origin."""
+    """A mode on its way to the origin; where a mode ``onto`` is given it stops at the variances of that one."""
 
     start: Mode
     m2o: M2O = field(default_factory=M2O)
+    onto: Mode | None = None
     seed: int = 0
 
 
 def descent(config, checkpoint):
-    """Move a mode towards the origin, all layers, to the last tick.
+    """Move a mode towards the origin, all layers, to the last tick or the targets.
 
     Returns
     -------
@@ -59,7 +60,10 @@ def descent(config, checkpoint):
         ``points``: loss and accuracy at every anchor; ``variances``: by anchor and weight tensor; ``log``.
     """
     task = config.start.data.load()
-    path = to_origin(load_mode(config.start, task), task, config.m2o, seed=config.seed, checkpoint=checkpoint)
+    start, targets = load_mode(config.start, task), None
+    if config.onto:
+        targets = sphere.variance(load_mode(config.onto, task))
+    path = to_origin(start, task, config.m2o, targets=targets, seed=config.seed, checkpoint=checkpoint)
     return {"points": path.evaluate(task), "variances": variances(path), "log": path.log}
 
 

@@ -1,0 +1,78 @@
+"""What the notebooks on spheres and on a closer look at paths ask for: the tables add up, and a seed repeats."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lib import training
+from lib.checkpoint import NoCheckpoint
+from lib.connectivity import M2M, M2O, Adaptive
+from lib.experiments import path_views, spheres
+from lib.experiments.connectivity import Connection, Data, Mode, load_mode
+from lib.flat import flatten
+
+data = Data("digits", 12, 100)
+recipe = training.Recipe(epochs=8, batch=50, lr=0.03, momentum=0.9)
+start, end, third = (Mode(data, "lenet5", seed, recipe) for seed in (1, 2, 3))
+decayed = replace(end, recipe=replace(recipe, weight_decay=0.1))
+search = M2M(order="all", lr=0.05, batch=50, driver=Adaptive(threshold=2.5, slack=1.0, most_rounds=200))
+path = Connection(start, end, search, between=1)
+origin = M2O(ticks=60, step_a=0.05, min_rounds=1, max_rounds=2, batch=50)
+
+
+@pytest.mark.parametrize("route", ["moving", "origin"])
+def test_a_crossing_goes_from_the_spheres_of_its_start_to_those_of_its_end(route):
+    found = spheres.crossing(spheres.Crossing(start, decayed, route, search, origin, between=1), NoCheckpoint())
+    task = data.load()
+    ends = [flatten(load_mode(each, task)) for each in (start, decayed)]
+    assert found["reached"]
+    torch.testing.assert_close(found["anchors"][[0, -1]], torch.stack(ends))
+    assert len(found["variances"]) == len(found["anchors"]) and next(iter(found["variances"])) == "conv1.weight"
+    assert found["certificate"] == found["points"].train_loss.max()
+
+
+def test_a_descent_stops_at_the_variances_of_another_mode():
+    free = spheres.descent(spheres.Descent(start, replace(origin, ticks=2)), NoCheckpoint())
+    assert len(free["points"]) == len(free["variances"]) == 3
+    stopped = spheres.descent(spheres.Descent(start, origin, decayed), NoCheckpoint())["variances"]
+    wanted = spheres.descent(spheres.Descent(decayed, replace(origin, ticks=1)), NoCheckpoint())["variances"].iloc[0]
+    arrived = wanted < stopped.iloc[0]
+    assert arrived.any()
+    assert (stopped.iloc[-1] / wanted)[arrived].to_list() == pytest.approx([1.0] * arrived.sum(), rel=1e-3)
+
+
+def test_a_surface_holds_the_path_and_the_three_modes():
+    seen = path_views.surface(path_views.Surface(path, third, 3), NoCheckpoint())
+    assert len(seen["grid"]) == 9 and len(seen["modes"]) == 3
+    assert seen["path"].off_plane.iloc[[0, -1]].tolist() == pytest.approx([0, 0], abs=1e-4)
+
+
+def test_moves_give_as_many_singular_values_a_layer_as_there_are_ends():
+    config = path_views.Moves(start, (end, third), rounds=2)
+    one, same, other = (
+        path_views.moves(each, NoCheckpoint())["values"] for each in (config, config, replace(config, seed=1))
+    )
+    assert one.groupby("layer").size().tolist() == [2] * 5
+    assert (one.groupby("layer").value.apply(lambda v: (v**2).sum()) - 2).abs().max() < 1e-6
+    assert one.equals(same) and not one.value.equals(other.value)
+
+
+def test_simplified_paths_are_below_their_bounds_and_have_no_more_segments():
+    config = path_views.Simplification(path, bounds=(3.0, 1e-9), pivots=(1, 999), between=1)
+    table = path_views.simplification(config, NoCheckpoint())["table"]
+    assert table.choice.tolist() == ["all anchors", "fewest", "evenly"]
+    fewest = table.iloc[1]
+    assert fewest.certificate < 3.0 and fewest.segments <= table.segments[0]
+
+
+def test_sharpness_is_measured_at_both_ends():
+    table = path_views.sharpness(path_views.Sharpness(path, points=2, draws=1), NoCheckpoint())["table"]
+    assert table.share.tolist() == [0.0, 1.0] and (table.sharpness != 0).all()
+
+
+def test_the_cost_counts_every_multiplication_of_a_lenet():
+    """Two operations each, forwards, for the gradient of the weights, and for that of what goes in but the image."""
+    cost = path_views.cost(start)
+    first, rest = 144 * 6 * 25, 4 * 16 * 6 * 25 + 16 * 120 + 120 * 84 + 84 * 10
+    assert cost == {"parameters": len(flatten(load_mode(start, data.load()))), "flops": 4 * first + 6 * rest}

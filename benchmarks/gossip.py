@@ -6,7 +6,7 @@ import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
-from benchmarks.measure import bound, flops, in_fresh_process, median, product, ratio, seconds
+from benchmarks.measure import bound, flops, in_fresh_process, product, ratio, seconds
 from lib import gossip, models, task
 from lib.gossip.exchange import Links
 from lib.gossip.nodes import StackedNodes
@@ -41,7 +41,7 @@ def tick():
     return pd.DataFrame(
         {
             "tick of 50 LeNet5": labels.get(name, name),
-            "ms": median(spent) * 1e3,
+            "ms": spent.median() * 1e3,
             "times the bound": ratio(spent, least),
             "times plain gossip": ratio(spent, ticks["plain"]),
         }
@@ -89,7 +89,10 @@ def local_step():
     times = seconds(candidates, rounds=5)
     ours = times["grouped network (ours)"]
     return pd.DataFrame(
-        [{"SGD step of 50 LeNet5": n, "ms": median(times[n]) * 1e3, "times ours": ratio(times[n], ours)} for n in times]
+        [
+            {"SGD step of 50 LeNet5": n, "ms": times[n].median() * 1e3, "times ours": ratio(times[n], ours)}
+            for n in times
+        ]
     )
 
 
@@ -114,7 +117,7 @@ def averaging():
     times = seconds(candidates, rounds=31)
     unit = times["product"]
     return pd.DataFrame(
-        [{"50 LeNet5": n, "ms": median(times[n]) * 1e3, "in 1024^3 products": ratio(times[n], unit)} for n in times]
+        [{"50 LeNet5": n, "ms": times[n].median() * 1e3, "in 1024^3 products": ratio(times[n], unit)} for n in times]
     )
 
 
@@ -140,4 +143,4 @@ def network_of(nodes):
     repeats = max(1, 400 // nodes)
     times = seconds({"product": product(), "start": lambda: run(1), "whole": lambda: run(11)}, rounds=repeats)
     spent = (times["whole"] - times["start"]) / 10
-    return {"ms a tick": median(spent) * 1e3, "products a tick": ratio(spent, times["product"])}
+    return {"ms a tick": spent.median() * 1e3, "products a tick": ratio(spent, times["product"])}

@@ -7,7 +7,6 @@ The unit is the 1024^3 float32 product on the same thread: 2^31 floating point o
 import json
 import pathlib
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -89,11 +88,6 @@ def machine():
     about = work.about(0.0)
     versions = ", ".join(f"{name} {about['versions'][name]}" for name in ("python", "torch", "numpy"))
     return f"{about['device']}, one thread, {versions}"
-
-
-def median(values):
-    """Median as a float."""
-    return float(statistics.median(values))
 
 
 def _main():

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from benchmarks.measure import median, ratio, seconds
+from benchmarks.measure import ratio, seconds
 from lib import models, paths, task
 from lib.task import AUGMENTATIONS
 
@@ -70,7 +70,7 @@ def _compared(candidates, what):
     times = seconds(candidates)
     ours = times.iloc[:, 0]
     return pd.DataFrame(
-        [{what: name, "ms": median(times[name]) * 1e3, "times the first": ratio(times[name], ours)} for name in times]
+        [{what: name, "ms": times[name].median() * 1e3, "times the first": ratio(times[name], ours)} for name in times]
     )
 
 
@@ -91,7 +91,7 @@ def threads():
     first = wall.iloc[:, 0]
     return pd.DataFrame(
         [
-            {"4 trainings of LeNet5": n, "seconds": median(wall[n]), "times the first": ratio(wall[n], first)}
+            {"4 trainings of LeNet5": n, "seconds": wall[n].median(), "times the first": ratio(wall[n], first)}
             for n in wall
         ]
     )

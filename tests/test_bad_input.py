@@ -50,7 +50,7 @@ def train(digits, **recipe):
 
 DATA = {
     "unknown data set": (lambda d: task.load("mnits"), "data='mnits': unknown data set, choose one of digits, mnist"),
-    "no such data folder": (lambda d: task.load("mnist", data_dir="/no/such"), "DATA_DIR='/no/such': no such folder"),
+    "no such data folder": (lambda d: task.load("mnist", data_dir="no/such"), "DATA_DIR='no/such': no such folder"),
     "data set not there": (lambda d: task.load("mnist", data_dir=str(paths.ROOT)), "data='mnist': not found under"),
     "no folders of images": (
         lambda d: task.load("folder", data_dir=str(paths.ROOT)),
@@ -158,7 +158,7 @@ def test_bad_input_is_one_clear_line(name, digits, tmp_path, monkeypatch):
         (["--notebooks", "gossip/01*", "--parameters", "ticks=many"], {}, "parameter ticks='many': expected int"),
         (["--device", "gpu"], {}, "device='gpu'"),
         (["--jobs", "0"], {}, "jobs=0"),
-        ([], {"DATA_DIR": "/no/such/folder"}, "DATA_DIR=/no/such/folder: no such folder"),
+        ([], {"DATA_DIR": "no/such/folder"}, "DATA_DIR=no/such/folder: no such folder"),
     ],
 )
 def test_bad_input_to_the_command_is_one_clear_line_and_exit_code_2(

@@ -94,7 +94,7 @@ def test_plan_refuses(root, profile, patterns, changes, device, message):
         (["--profile", "huge"], {}, "profile='huge'"),
         (["--notebooks", "no/such"], {}, "no such notebook"),
         (["--jobs", "0"], {}, "jobs=0: expected at least 1"),
-        ([], {"DATA_DIR": "/no/such/folder"}, "DATA_DIR=/no/such/folder: no such folder"),
+        ([], {"DATA_DIR": "no/such/folder"}, "DATA_DIR=no/such/folder: no such folder"),
         (["--parameters", "bananas=2"], {}, "unknown parameter 'bananas'"),
     ],
 )

@@ -48,24 +48,6 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
     assert steps == sorted(set(steps)), "a saved step was done again"
 
 
-class PowerLossError(Exception):
-    """The power goes."""
-
-
-class Fragile(Checkpoint):
-    """Fails after a number of saves, as if the process had been killed right there."""
-
-    def __init__(self, folder, saves):
-        super().__init__(folder, every=0)
-        self.saves = saves
-
-    def save(self, state):
-        super().save(state)
-        self.saves -= 1
-        if not self.saves:
-            raise PowerLossError
-
-
 MODES = [
     connectivity.Mode(connectivity.Data(train_images=500), "lenet5", seed, Recipe(epochs=4, momentum=0.9))
     for seed in (0, 1)
@@ -76,9 +58,7 @@ LONG = {
     "path, fixed": (connectivity.m2m, connectivity.Connection(*MODES, M2M(Fixed(ticks=20)), between=1)),
     "path, adaptive": (
         connectivity.m2m,
-        connectivity.Connection(
-            *MODES, M2M(Adaptive(threshold=1.0, step=0.1, growth=1.0, most_rounds=200)), between=1
-        ),
+        connectivity.Connection(*MODES, M2M(Adaptive(threshold=1.0, step=0.1, growth=1.0, most_rounds=200)), between=1),
     ),
     **{
         f"gossip, {name}": (
@@ -91,12 +71,12 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_whatever_takes_long_may_stop_at_any_moment(tmp_path, name):
+def test_whatever_takes_long_may_stop_at_any_moment(tmp_path, interrupted_after, name):
     function, config = LONG[name]
     undisturbed = digest(function(config, NoCheckpoint()))
     for saves in (1, 2, 9):  # so that it stops three times, further and further
-        with pytest.raises(PowerLossError):
-            function(config, Fragile(tmp_path, saves))
+        with pytest.raises(KeyboardInterrupt):
+            function(config, interrupted_after(saves))
     assert digest(function(config, Checkpoint(tmp_path))) == undisturbed
 
 

@@ -14,7 +14,7 @@ import torch
 
 from lib import seeds
 from lib.checkpoint import NoCheckpoint
-from lib.connectivity.gradients import Gradients
+from lib.connectivity.gradients import Gradients, take_over
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_one_of, check_positive
 from lib.errors import InputError
@@ -127,8 +127,7 @@ class _Training:
 
     def run(self, checkpoint):
         """All rounds, from where the checkpoint left them."""
-        for name, value in (checkpoint.load() or {}).items():
-            setattr(self, name, value.to(self.bends.device) if torch.is_tensor(value) else value)
+        take_over(self, checkpoint, self.bends.device)
         while self.step < self.config.rounds:
             self.round()
             if checkpoint.due():

@@ -4,6 +4,8 @@ LLPF moves one point by plain SGD; a curve and an elastic band ask for gradients
 own parameters by them. Batches, drop-out and batch norm (the batch's own statistics) are those of LLPF.
 """
 
+import torch
+
 from lib.connectivity.walk import Walker
 
 
@@ -32,3 +34,9 @@ class Gradients(Walker):
 
     def descend(self):
         """Stay: whoever asked for the gradient moves the point."""
+
+
+def take_over(search, checkpoint, device):
+    """Set the attributes of a search to the state that its checkpoint holds, if there is one."""
+    for name, value in (checkpoint.load() or {}).items():
+        setattr(search, name, value.to(device) if torch.is_tensor(value) else value)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from lib.checkpoint import NoCheckpoint
-from lib.connectivity.gradients import Gradients
+from lib.connectivity.gradients import Gradients, take_over
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_positive
 from lib.errors import InputError
@@ -62,9 +62,7 @@ class AutoNEB:
         if not self.cycles or not all(len(c) == 3 and min(c) > 0 for c in self.cycles):
             raise InputError(f"cycles={self.cycles}: needs (learning rate, steps, number), all larger than 0")
         if min(self.excess, self.inserts, self.budget) < 0:
-            raise InputError(
-                f"excess={self.excess}, inserts={self.inserts}, budget={self.budget}: must be 0 or larger"
-            )
+            raise InputError(f"excess={self.excess}, inserts={self.inserts}, budget={self.budget}: must be 0 or larger")
 
     @property
     def schedule(self):
@@ -131,8 +129,7 @@ class _Band:
 
     def run(self, checkpoint):
         """All cycles, from where the checkpoint left them."""
-        for name, value in (checkpoint.load() or {}).items():
-            setattr(self, name, value.to(self.points.device) if torch.is_tensor(value) else value)
+        take_over(self, checkpoint, self.points.device)
         schedule = self.config.schedule
         while self.cycle < len(schedule):
             losses = self.relax(schedule[self.cycle][0])

@@ -83,6 +83,7 @@ CONNECTIVITY = {
     "unknown correction": (lambda d: connectivity.M2M(correction="yes"), "correction='yes': choose one of none"),
     "negative epsilon": (lambda d: connectivity.M2M(epsilon=-1), "epsilon=-1: must be 0 or larger"),
     "no steps": (lambda d: connectivity.Adaptive(step=0), "step=0: must be larger than 0"),
+    "points inside": (lambda d: connectivity.Adaptive(between=-1), "between=-1: must be 0 or larger"),
     "shrinking steps": (lambda d: connectivity.Adaptive(growth=0.5), "growth=0.5: must be 1 or larger"),
     "no ticks": (lambda d: connectivity.Fixed(ticks=0), "ticks=0: must be larger than 0"),
     "no movement": (lambda d: connectivity.Fixed(step_a=0), "step_f, step_a, step_c: must not be negative, and one"),

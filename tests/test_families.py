@@ -91,6 +91,19 @@ def test_the_distance_left_goes_from_one_to_nothing():
     assert left.arc.tolist() == [0, 2, 3] and left.distance.tolist() == [1, 0.6, 0]
 
 
+def test_layer_distances_are_means_over_the_repeats_of_every_weight_tensor():
+    points = pd.DataFrame({"arc": [0.0, 1.0, 2.0], "anchor": True})
+    repeats = [
+        {"points": points, "distances": pd.DataFrame({"a.weight": middle, "a.bias": [1.0, 1.0, 1.0]})}
+        for middle in ([2.0, 1.0, 0.0], [2.0, 0.0, 0.0])
+    ]
+    _, ax = plt.subplots()
+    table = family_figures.layer_distances(ax, repeats, title="toy")
+    assert set(table.layer) == {"a.weight"} and len(ax.lines) == 1
+    assert table.distance.iloc[[0, 50, 100]].tolist() == [1, 0.25, 0]
+    plt.close("all")
+
+
 def test_a_graph_is_drawn_with_all_its_layers_and_edges():
     _, ax = plt.subplots()
     family_figures.layer_graph(ax, nx.DiGraph([(0, 1), (1, 2), (0, 2)]), title="toy")

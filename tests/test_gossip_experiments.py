@@ -12,6 +12,7 @@ from lib import gossip
 from lib.checkpoint import NoCheckpoint
 from lib.experiments import gossip as experiments
 from lib.experiments import gossip_figures as draw
+from lib.experiments.gossip_networks import from_file
 from lib.experiments.small_resnet import SmallResNet
 from lib.gossip.grouped import GroupedNetwork
 
@@ -26,6 +27,19 @@ def curve(*accuracy):
     """An outcome with a known learning curve, a record every 100 ticks."""
     ticks = [100 * i for i in range(len(accuracy))]
     return {"history": pd.DataFrame({"tick": ticks, "accuracy": accuracy, "lowest": accuracy, "highest": accuracy})}
+
+
+def test_a_run_on_an_edge_file_follows_its_content(tmp_path):
+    one, same, other = (tmp_path / name for name in ("one.csv", "same.txt", "other.csv"))
+    one.write_text("a,b\nb,c\nc,d\n")
+    same.write_text("d c\nc b\nb a\n")
+    other.write_text("a,b\nb,c\nc,a\na,d\n")
+    configs = [from_file(file) for file in (one, same, other)]
+    assert configs[0] == configs[1] != configs[2]
+    network, _, changed = (experiments.gossip_run(dataclasses.replace(RUN, network=each), NoCheckpoint())
+                           for each in configs)  # fmt: skip
+    assert network["history"].tick.tolist() == [0, 3, 6]
+    assert not network["history"].equals(changed["history"])
 
 
 @pytest.mark.parametrize("change", [

@@ -42,7 +42,7 @@ def test_parameters_are_those_of_the_papers(name, like, parameters):
 @pytest.mark.parametrize("name", models.FAMILIES)
 def test_the_laptop_member_is_small_and_learns(name):
     model = models.create(name, digits, seed=1)
-    assert size(model) < 150_000
+    assert size(model) < 170_000
     before = training.evaluate(training.reestimate_batch_norm(model, digits.train.x), digits.train).loss
     recipe = Recipe(epochs=3, lr=0.002, optimiser="adamw", batch=50)
     trained = training.train_mode(model, digits, recipe, seed=1)

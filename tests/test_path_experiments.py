@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib import training
+from lib import runs, training
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity import M2M, M2O, Adaptive
 from lib.experiments import path_views, spheres
-from lib.experiments.connectivity import Connection, Data, Mode, load_mode
+from lib.experiments.connectivity import Connection, Data, Mode, Segments, load_mode, m2m, segments
 from lib.flat import flatten
 
 data = Data("digits", 12, 100)
@@ -40,6 +40,13 @@ def test_a_descent_stops_at_the_variances_of_another_mode():
     arrived = wanted < stopped.iloc[0]
     assert arrived.any()
     assert (stopped.iloc[-1] / wanted)[arrived].to_list() == pytest.approx([1.0] * arrived.sum(), rel=1e-3)
+
+
+def test_segments_are_looked_at_between_the_anchors_of_the_found_path():
+    found, close = runs.one(m2m, path), segments(Segments(path, points=4), NoCheckpoint())
+    assert close["reached"] == found["reached"]
+    anchors = [each["points"].query("anchor").train_loss.to_list() for each in (found, close)]
+    assert anchors[0] == anchors[1] and len(close["points"]) == 5 * (len(anchors[0]) - 1) + 1
 
 
 def test_a_surface_holds_the_path_and_the_three_modes():

@@ -2,9 +2,9 @@
 
 Two drivers share the tick of :mod:`lib.connectivity.walk` (move, correct, train, correct). :class:`Fixed` is
 the paper's schedule with the options of its reference code. :class:`Adaptive` is ours and the default: the
-step follows from the loss, an anchor is accepted only by the loss of the point that is stored and of the
-middle of the segment that leads to it (in eval mode, on a sample of the training split: the loss of the last
-mini-batches looks much better than the stored point), else it is taken back. Both paths end exactly in D.
+step follows from the loss, an anchor is accepted only by the loss of the point that is stored and of points on
+the segment that leads to it (in eval mode, on a sample of the training split: the loss of the last mini-batches
+looks much better than the stored point), else it is taken back. Both paths end exactly in D.
 """
 
 import re
@@ -120,7 +120,7 @@ class _AdaptiveSearch(_Search):
         if not healed:
             self.step /= self.driver.growth
         elif self.walk.rounds - first_round <= 2 * self.driver.chunk:
-            self.step = min(0.5, step * self.driver.growth)
+            self.step = min(self.driver.largest_step, step * self.driver.growth)
         self.progress = target
         if share == 1:
             self.stage, self.progress, self.step = self.stage + 1, 0.0, max(self.step, self.driver.step)
@@ -139,17 +139,21 @@ class _AdaptiveSearch(_Search):
             if loss > (driver.threshold if last else goal):
                 continue
             self.correct(self.config.after)
-            judged = self._judge()
+            judged = self._judge(driver.threshold if last else goal)
             if judged <= goal or last:
                 return judged, judged <= goal
         return float("inf"), False
 
-    def _judge(self):
-        """The larger loss of the point as it would be stored and of the middle of the segment to it."""
-        loss = self.walk.loss_at(self.walk.vector)
-        if loss > self.driver.threshold:
-            return loss
-        return max(loss, self.walk.loss_at(torch.lerp(self.anchors[-1], self.walk.vector, 0.5)))
+    def _judge(self, limit):
+        """The largest loss of the point as it would be stored and of points inside the segment to it, or the first
+        one above ``limit``."""
+        parts, largest = self.driver.between + 1, 0.0
+        for number in range(parts, 0, -1):
+            point = torch.lerp(self.anchors[-1], self.walk.vector, number / parts)
+            largest = max(largest, self.walk.loss_at(point))
+            if largest > limit:
+                break
+        return largest
 
     def end(self):
         """Nothing is left to do: the last layer to arrive was set exactly onto D."""

@@ -162,6 +162,7 @@ class _Descent(Walker):
         found = self._variances()
         self.targets = torch.stack([found.new_tensor(targets.get(name, 0.0)) for name in self.units])
         self.targets, self.starts = torch.minimum(self.targets, found), found
+        self.spheres = dict(zip(self.units, self.targets, strict=True))
         self.rates = torch.ones_like(self.vector)
         self.anchors, self.log, self.ticks = [self.vector.clone()], [], 0
 
@@ -188,9 +189,7 @@ class _Descent(Walker):
         loss = self.train_until_low(
             min_rounds=self.config.min_rounds, max_rounds=self.config.max_rounds, threshold=self.config.threshold
         )
-        for name, target, hold in zip(self.units, self.targets, arrived, strict=True):
-            if hold:
-                sphere.correct_(self.flat.view(self.vector, name), target)
+        self.project([name for name, hold in zip(self.units, arrived, strict=True) if hold])
         self.ticks += 1
         if loss != loss or loss == float("inf"):
             raise FloatingPointError(f"path to the origin diverged at tick {self.ticks}: loss {loss}")

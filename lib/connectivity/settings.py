@@ -17,7 +17,7 @@ class Adaptive:
     Parameters
     ----------
     threshold : float
-        Largest loss of an accepted anchor and of the middle of its segment.
+        Largest loss of an accepted anchor and of the points inside its segment.
     slack : float
         A move is trained until its loss is ``slack * threshold``, or ``rounds`` are spent: a point that only
         just passes leaves the next move no room. The step grows or shrinks with this.
@@ -29,12 +29,15 @@ class Adaptive:
         by it after one that has none.
     chunk, rounds : int
         SGD rounds between two looks at the loss, and rounds after which a move is taken back and halved.
-    smallest_step : float
-        A step that shrinks below this ends the search: the path then ends where it is.
+    smallest_step, largest_step : float
+        A step that shrinks below the first ends the search: the path then ends where it is. None is larger than
+        the second; with 1 a layer that lets itself be moved takes its whole way at once.
     most_rounds : int
         SGD rounds after which the search ends, all moves together.
     judge_images : int
         Size of the training sample that judges an anchor.
+    between : int
+        Points inside the segment to an anchor that are judged with it, evenly spaced.
     """
 
     threshold: float = 0.05
@@ -44,15 +47,20 @@ class Adaptive:
     chunk: int = 5
     rounds: int = 60
     smallest_step: float = 1e-4
+    largest_step: float = 0.5
     most_rounds: int = 100_000
     judge_images: int = 512
+    between: int = 1
 
     def __post_init__(self):
-        check_positive(self, "threshold", "step", "smallest_step", "chunk", "rounds", "most_rounds", "judge_images")
+        check_positive(self, "threshold", "step", "smallest_step", "largest_step")
+        check_positive(self, "chunk", "rounds", "most_rounds", "judge_images")
         if not self.growth >= 1:
             raise InputError(f"growth={self.growth}: must be 1 or larger")
         if self.rounds < self.chunk:
             raise InputError(f"rounds={self.rounds}: must be at least chunk={self.chunk}")
+        if not self.between >= 0:
+            raise InputError(f"between={self.between}: must be 0 or larger")
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,13 @@ class Walker:
     def correct(self, *, epsilon=0.0):
         """Project every weight tensor that is not frozen onto its sphere, in place."""
         active = [name for name in self.weights if self.flat.module.get_parameter(name).requires_grad]
-        if active:
-            rows = [self.vector[self.flat.slices[name]].view(1, -1) for name in active]
-            target = torch.stack([self.spheres[name] for name in active])[None]
+        self.project(active, epsilon=epsilon)
+
+    def project(self, names, *, epsilon=0.0):
+        """Project weight tensors onto their spheres, in place."""
+        if names:
+            rows = [self.vector[self.flat.slices[name]].view(1, -1) for name in names]
+            target = torch.stack([self.spheres[name] for name in names])[None]
             sphere.correct_rows_(rows, target, epsilon=epsilon)
 
     def train(self, rounds):

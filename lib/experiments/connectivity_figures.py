@@ -52,9 +52,14 @@ def layer_variances(ax, variances):
         ax.semilogy(np.linspace(0, 1, len(variances)), variances[name] / variances[name].iloc[0], color=colour,
                     label=name.removesuffix(".weight"))  # fmt: skip
     ax.set(xlabel="share of the anchors")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    plain_decades(ax.yaxis)
+
+
+def plain_decades(axis, marks=(1, 2, 5)):
+    """Label a logarithmic axis in plain numbers, at some marks of every decade."""
+    axis.set_major_locator(LogLocator(subs=marks))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def frame(lines):

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from lib.experiments.connectivity_figures import along, normalised
+from lib.experiments.connectivity_figures import along, normalised, shades
 
 GRID = np.linspace(0, 1, 101)
 COLUMNS = 5
@@ -77,8 +77,27 @@ def band(ax, table, *, label, color, ylabel, log=False):
     ax.set(xlabel="share of the path", ylabel=ylabel, yscale="log" if log else "linear")
 
 
-def distance_left(path):
-    """Distance to the destination at every anchor, all layers together, as a table for :func:`on_grid`."""
-    whole = np.sqrt((path["distances"] ** 2).sum(axis=1)).to_numpy()
+def distance_left(path, names=slice(None)):
+    """Distance to the destination at every anchor, of the named parameters together (default: all), as a table
+    for :func:`on_grid`."""
+    whole = np.sqrt((path["distances"].loc[:, names] ** 2).sum(axis=1)).to_numpy()
     anchors = path["points"][path["points"].anchor]
     return pd.DataFrame({"arc": anchors["arc"].to_numpy(), "distance": whole / whole[0]})
+
+
+def layer_distances(ax, repeats, *, title):
+    """Draw the distance of every weight tensor to the destination, mean over repeats; the deeper the darker.
+
+    Returns
+    -------
+    DataFrame
+        What is drawn: ``layer``, ``share`` of the path, ``distance`` relative to the start's.
+    """
+    names = [name for name in repeats[0]["distances"].columns if name.endswith("weight")]
+    tables = []
+    for name, colour in zip(names, shades(len(names)), strict=True):
+        line = on_grid([distance_left(path, [name]) for path in repeats], "distance")
+        ax.plot(line["share"], line["mean"], color=colour, linewidth=0.8)
+        tables.append(pd.DataFrame({"layer": name, "share": line["share"], "distance": line["mean"]}))
+    ax.set(title=title, xlabel="share of the path")
+    return pd.concat(tables, ignore_index=True)

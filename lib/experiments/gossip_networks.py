@@ -39,6 +39,14 @@ def topologies(nodes, degree, *, rewired_every=50):
     }
 
 
+def from_file(path):
+    """Config of the network of an edge file (:func:`lib.gossip.topology.from_file`).
+
+    It holds the edges themselves: runs follow what is in the file, and workers need not reach it.
+    """
+    return Network("from_edges", {"edges": sorted(sorted(edge) for edge in topology.from_file(path).edges)})
+
+
 def describe(network, seed):
     """What a table says of a network, as it is drawn with a seed (a network that is rewired: at first).
 

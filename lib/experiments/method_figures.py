@@ -98,7 +98,7 @@ def budgets(table):
             ax.errorbar(spent, worst.mean(), bounds, color=COLOURS[method], label=method, marker="o", markersize=3,
                         linewidth=1, capsize=2)  # fmt: skip
         ax.set(title=family, xscale="log", yscale="log", xlabel="SGD samples spent")
-        allowed = table[table.family == family].groupby("rounds").samples.max()
+        allowed = table[table.family == family].groupby("rounds").samples.median()
         ax.set_xticks(allowed, [f"{each:,.0f}" for each in allowed])
         ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[0, 0].set_ylabel("largest training loss")
@@ -117,17 +117,18 @@ def layers(tables):
     kinds = ("layer-wise", "cumulative")
     height = 0.6 + 0.12 * max(table.layer.nunique() for table in tables.values())
     fig, axes = plt.subplots(2, len(tables), figsize=(2.2 * len(tables) + 0.6, 2 * height), squeeze=False)
-    largest = max(float(table.barrier.max()) for table in tables.values())
-    for column, (title, table) in enumerate(tables.items()):
-        for ax, kind in zip(axes[:, column], kinds, strict=True):
-            part = table[table.kind == kind]
+    for row, kind in zip(axes, kinds, strict=True):
+        parts = {title: table[table.kind == kind] for title, table in tables.items()}
+        largest = max(float(part.barrier.max()) for part in parts.values())
+        for ax, (title, part) in zip(row, parts.items(), strict=True):
             grid = part.pivot_table(index="layer", columns="share", values="barrier", sort=False)
             image = ax.imshow(grid, aspect="auto", vmin=0, vmax=largest, cmap="viridis", extent=(0, 1, len(grid), 0))
             ax.set(yticks=np.arange(len(grid)) + 0.5, yticklabels=grid.index, title=f"{title}\n{kind}")
             ax.tick_params(axis="y", labelsize=5)
             ax.grid(visible=False)
+        fig.colorbar(image, ax=row, label="loss above the line\nbetween the ends")
+    for ax in axes[-1]:
         ax.set_xlabel("share of the way")
-    fig.colorbar(image, ax=axes, label="loss above the line\nbetween the ends", shrink=0.6)
     return fig
 
 
@@ -150,7 +151,7 @@ def planes(found):
             straight = {"color": "k", "linestyle": ":"} if method == "straight line" else {"color": COLOURS[method]}
             ax.plot(line.x, line.y, label=method, **straight)
         ax.plot(line.x.iloc[[0, -1]], line.y.iloc[[0, -1]], "ko", markersize=4)
-        ax.set(title=title, xlabel="distance", aspect="equal")
+        ax.set(title=title, xlabel="distance")
         ax.grid(visible=False)
     axes[0, 0].set_ylabel("distance")
     bar = fig.colorbar(image, ax=axes, label="training loss", shrink=0.8)

@@ -187,8 +187,14 @@ def from_file(path):
         raise InputError(f"path='{path}': edge {short or 1} needs two nodes")
     names = sorted({name for row in rows for name in row[:2]}, key=lambda name: (len(name), name))
     number = {name: i for i, name in enumerate(names)}
-    graph = nx.Graph((number[row[0]], number[row[1]]) for row in rows if row[0] != row[1])
-    return check(graph)
+    return check(from_edges([(number[row[0]], number[row[1]]) for row in rows if row[0] != row[1]]))
+
+
+def from_edges(edges):
+    """Network of the given edges, a list of pairs of nodes 0, 1, ..., each named at least once."""
+    graph = nx.empty_graph(1 + max(max(edge) for edge in edges))
+    graph.add_edges_from(edges)
+    return graph
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ class CCT(nn.Module):
         super().__init__()
         layers, width = [], tokenizer[-1]
         for inputs, outputs in zip([image_shape[0], *tokenizer], tokenizer, strict=False):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+            # ReLU and maximum may change places; behind the pooling it has a quarter of the values.
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(3, 2, 1), nn.ReLU()]
         self.tokenizer = nn.Sequential(*layers)
         with torch.no_grad():
             tokens = self.tokenizer(torch.zeros(1, *image_shape)).flatten(2).shape[2]

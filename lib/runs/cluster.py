@@ -32,9 +32,10 @@ _SETTINGS = {
     "distributed.worker.memory.target": False,  # results are small and go home at once: never spill
     "distributed.worker.memory.spill": False,
     "distributed.admin.tick.limit": "1h",  # a busy machine is no news
-    # Without Dask's own MALLOC_TRIM_THRESHOLD_, which makes glibc map and unmap every large tensor anew:
-    # evaluations took 2.3 times as long as outside a worker.
-    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
+    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
+    # glibc keeps what large tensors leave, instead of mapping each anew (Dask's own threshold is far smaller):
+    # evaluations are up to twice as fast.
+    | {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**31},
 }
 logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says, a run's failure says too
 _LOST = "its workers were lost (killed for memory?); give each worker more memory or set LIB_WORKERS lower"

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LogNorm
 
 from lib.experiments.connectivity_figures import normalised
 
@@ -107,7 +108,7 @@ def budgets(table):
 
 
 def layers(tables):
-    """Heat maps of layer-wise and cumulative barriers, a column a case.
+    """Heat maps of the training loss on layer-wise and cumulative lines, a column a case.
 
     Parameters
     ----------
@@ -117,18 +118,17 @@ def layers(tables):
     kinds = ("layer-wise", "cumulative")
     height = 0.6 + 0.12 * max(table.layer.nunique() for table in tables.values())
     fig, axes = plt.subplots(2, len(tables), figsize=(2.2 * len(tables) + 0.6, 2 * height), squeeze=False)
-    for row, kind in zip(axes, kinds, strict=True):
-        parts = {title: table[table.kind == kind] for title, table in tables.items()}
-        largest = max(float(part.barrier.max()) for part in parts.values())
-        for ax, (title, part) in zip(row, parts.items(), strict=True):
-            grid = part.pivot_table(index="layer", columns="share", values="barrier", sort=False)
-            image = ax.imshow(grid, aspect="auto", vmin=0, vmax=largest, cmap="viridis", extent=(0, 1, len(grid), 0))
+    norm = LogNorm(1e-3, max(float(table.loss.max()) for table in tables.values()), clip=True)
+    for column, (title, table) in enumerate(tables.items()):
+        for ax, kind in zip(axes[:, column], kinds, strict=True):
+            part = table[table.kind == kind]
+            grid = part.pivot_table(index="layer", columns="share", values="loss", sort=False)
+            image = ax.imshow(grid, aspect="auto", norm=norm, cmap="viridis", extent=(0, 1, len(grid), 0))
             ax.set(yticks=np.arange(len(grid)) + 0.5, yticklabels=grid.index, title=f"{title}\n{kind}")
             ax.tick_params(axis="y", labelsize=5)
             ax.grid(visible=False)
-        fig.colorbar(image, ax=row, label="loss above the line\nbetween the ends")
-    for ax in axes[-1]:
         ax.set_xlabel("share of the way")
+    fig.colorbar(image, ax=axes, label="training loss", shrink=0.6)
     return fig
 
 

@@ -98,7 +98,7 @@ def test_layer_distances_are_means_over_the_repeats_of_every_weight_tensor():
         for middle in ([2.0, 1.0, 0.0], [2.0, 0.0, 0.0])
     ]
     _, ax = plt.subplots()
-    table = family_figures.layer_distances(ax, repeats, title="toy")
+    table = family_figures.mean_layer_distances(ax, repeats, title="toy")
     assert set(table.layer) == {"a.weight"} and len(ax.lines) == 1
     assert table.distance.iloc[[0, 50, 100]].tolist() == [1, 0.25, 0]
     plt.close("all")

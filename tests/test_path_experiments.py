@@ -9,7 +9,7 @@ from lib import runs, training
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity import M2M, M2O, Adaptive
 from lib.experiments import path_views, spheres
-from lib.experiments.connectivity import Connection, Data, Mode, Segments, load_mode, m2m, segments
+from lib.experiments.connectivity import Connection, Data, Mode, load_mode, m2m
 from lib.flat import flatten
 
 data = Data("digits", 12, 100)
@@ -43,7 +43,7 @@ def test_a_descent_stops_at_the_variances_of_another_mode():
 
 
 def test_segments_are_looked_at_between_the_anchors_of_the_found_path():
-    found, close = runs.one(m2m, path), segments(Segments(path, points=4), NoCheckpoint())
+    found, close = runs.one(m2m, path), path_views.segments(path_views.Segments(path, points=4), NoCheckpoint())
     assert close["reached"] == found["reached"]
     anchors = [each["points"].query("anchor").train_loss.to_list() for each in (found, close)]
     assert anchors[0] == anchors[1] and len(close["points"]) == 5 * (len(anchors[0]) - 1) + 1

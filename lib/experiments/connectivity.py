@@ -112,28 +112,6 @@ def outcome(path, end, task, *, between):
 
 
 @dataclass(frozen=True)
-class Segments:
-    """The segments of a found path, at ``points`` points inside each."""
-
-    connection: Connection
-    points: int = 50
-
-
-def segments(config, checkpoint):
-    """Look closely at a path that :func:`m2m` found.
-
-    Returns
-    -------
-    dict
-        ``points``: as of :func:`m2m`, of the training split only; ``reached``: as of :func:`m2m`.
-    """
-    task, found = config.connection.start.data.load(), runs.one(m2m, config.connection)
-    path = Path(load_mode(config.connection.start, task), found["anchors"].to(task.device))
-    points = path.evaluate(task, between=config.points, splits=("train",))
-    return {"points": points, "reached": found["reached"]}
-
-
-@dataclass(frozen=True)
 class Straight:
     """The straight line between two modes, at ``points`` evenly spaced points, both ends included."""
 

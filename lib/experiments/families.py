@@ -32,8 +32,8 @@ LAPTOP = {
     # SGD, not AdamW as in the paper: a tiny CCT's modes by AdamW are so sharp that plain SGD leaves them again.
     "cct7": replace(_SMALL, epochs=60),
 }
-# Learning rate along the path: plain SGD, as in the paper, but larger: at .4 paths take a third of the rounds that
-# they take at .1 (mobilenetv2: 785 for 3,150). Without batch norm less is stable.
+# Learning rate along the path: plain SGD, as in the paper, but larger, which takes fewer rounds; without
+# batch norm less is stable.
 RATES = {"lenet5": 0.05, "cct7": 0.2}
 _RATE = 0.4
 _JUDGED = 2048  # images of the training split by which anchors are judged; the laptop's all

@@ -85,7 +85,7 @@ def distance_left(path, names=slice(None)):
     return pd.DataFrame({"arc": anchors["arc"].to_numpy(), "distance": whole / whole[0]})
 
 
-def layer_distances(ax, repeats, *, title):
+def mean_layer_distances(ax, repeats, *, title):
     """Draw the distance of every weight tensor to the destination, mean over repeats; the deeper the darker.
 
     Returns

@@ -49,6 +49,28 @@ def surface(config, checkpoint):
 
 
 @dataclass(frozen=True)
+class Segments:
+    """The segments of a path, at ``points`` points inside each."""
+
+    path: Connection
+    points: int = 50
+
+
+def segments(config, checkpoint):
+    """Look at a path between its anchors.
+
+    Returns
+    -------
+    dict
+        ``points``: :meth:`lib.connectivity.Path.evaluate` on the training split; ``reached``: whether the path
+        ends exactly in the end mode.
+    """
+    path, task = found_path(config.path)
+    points = path.evaluate(task, between=config.points, splits=("train",))
+    return {"points": points, "reached": path.reached(load_mode(config.path.end, task))}
+
+
+@dataclass(frozen=True)
 class Moves:
     """One tick of M2M from a mode towards each of many: move by ``share``, correct, train ``rounds``, correct."""
 

@@ -61,7 +61,7 @@ def local_step():
     """One SGD step of 50 LeNet5: one grouped network, ``torch.func``, one model after another."""
     data = task.load("digits")
     made = [models.create("lenet5", data, seed=i) for i in range(NODES)]
-    nodes = StackedNodes(made, NODES, data.train.x)
+    nodes = StackedNodes(made, NODES, data)
     x, y = data.train.x[: BATCH * 20].view(BATCH, 20, 1, 28, 28), data.train.y[: BATCH * 20].view(BATCH, 20)
     chosen = torch.arange(NODES) % 20
     x, y = x[:, chosen], y[:, chosen]
@@ -99,7 +99,7 @@ def local_step():
 def averaging():
     """All 50 nodes average what 8 neighbours sent, with and without correction."""
     data = task.load("digits")
-    nodes = StackedNodes((models.create("lenet5", data, seed=i) for i in range(NODES)), NODES, data.train.x)
+    nodes = StackedNodes((models.create("lenet5", data, seed=i) for i in range(NODES)), NODES, data)
     links = Links(nx.random_regular_graph(DEGREE, NODES, seed=0), "uniform")
     everybody = torch.arange(NODES)
     position, receiver, share = links.of(everybody)

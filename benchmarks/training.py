@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from benchmarks.measure import ratio, seconds
 from lib import models, paths, task
+from lib.experiments.families import FAMILIES
 from lib.task import AUGMENTATIONS
 
 BATCH, IMAGES = 64, 1024
@@ -41,29 +42,39 @@ def batches():
 
 
 def layouts():
-    """A training step of the laptop ResNet with channels first and last; an evaluation with and without autograd."""
-    x = torch.rand(BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    y = torch.arange(BATCH) % 10
-    data = task.from_tensors(x, y, x, y, name="noise", device="cpu")
-    first, last = (models.create("resnet18", data, seed=0) for _ in range(2))
-    last = last.to(memory_format=torch.channels_last)
-    x_last = x.contiguous(memory_format=torch.channels_last)
+    """A training step of 50 images and an evaluation of 200, 16 x 16 pixels: images channels first and last.
 
-    def step(network, images):
-        network.zero_grad()
-        F.cross_entropy(network(images), y).backward()
+    A network's own weights stay channels first: its activations follow the layout of its images.
+    """
+    first = torch.rand(200, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(200) % 10
+    data = task.from_tensors(first, y, first, y, name="noise", device="cpu")
+    last = first.to(memory_format=torch.channels_last)
+    return pd.DataFrame([_layouts_of(name, models.create(name, data, seed=0), first, last, y) for name in FAMILIES])
 
-    def evaluate(mode):
+
+def _layouts_of(family, network, first, last, y):
+    def step(images):
+        network.train().zero_grad()
+        F.cross_entropy(network(images[:50]), y[:50]).backward()
+
+    def evaluate(images, mode=torch.no_grad):
         with mode():
-            first(x)
+            network.eval()(images)
 
-    candidates = {
-        "training step, channels first": lambda: step(first, x),
-        "training step, channels last": lambda: step(last, x_last),
-        "evaluation, inference mode": lambda: evaluate(torch.inference_mode),
-        "evaluation, no_grad": lambda: evaluate(torch.no_grad),
+    times = seconds({
+        "step, first": lambda: step(first), "step, last": lambda: step(last),
+        "evaluation, first": lambda: evaluate(first), "evaluation, last": lambda: evaluate(last),
+        "evaluation, last, inference mode": lambda: evaluate(last, torch.inference_mode),
+    })  # fmt: skip
+    return {
+        "family": family,
+        "step: ms": times["step, last"].median() * 1e3,
+        "step: over channels first": ratio(times["step, last"], times["step, first"]),
+        "evaluation: ms": times["evaluation, last"].median() * 1e3,
+        "evaluation: over channels first": ratio(times["evaluation, last"], times["evaluation, first"]),
+        "inference mode: over no_grad": ratio(times["evaluation, last, inference mode"], times["evaluation, last"]),
     }
-    return _compared(candidates, "64 images, laptop resnet18")
 
 
 def _compared(candidates, what):

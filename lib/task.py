@@ -21,12 +21,13 @@ from lib.errors import InputError
 torchvision_operators.define_missing()
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100", "folder")
+PRECISIONS = ("float32", "bfloat16")
 LABELS = {"digits": "digits (scikit-learn)", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``x`` (n, C, H, W), float32 and normalised, and their classes ``y`` (n,), int64."""
+    """Images ``x`` (n, C, H, W), float32, normalised, channels last in memory, and classes ``y`` (n,), int64."""
 
     x: torch.Tensor
     y: torch.Tensor
@@ -95,7 +96,7 @@ class Augmentation:
         rows = corner[0] + torch.arange(height, device=x.device)[:, None]
         columns = corner[1] + torch.arange(width, device=x.device)
         image = torch.arange(n, device=x.device)[:, None, None]
-        return padded[image, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+        return padded[image, :, rows, columns].permute(0, 3, 1, 2)
 
 
 AUGMENTATIONS = {
@@ -131,13 +132,23 @@ class Batches:
 
 @dataclass(frozen=True)
 class Task:
-    """A data set on a device: ``train`` and ``test`` splits, number of ``classes``, how to augment."""
+    """A data set on a device: ``train`` and ``test`` splits, number of ``classes``, how to augment.
+
+    ``precision`` and ``compiled`` say how networks are *trained* on it (:meth:`prepared`). What judges and
+    evaluates them calls them as they are.
+    """
 
     name: str
     train: Split
     test: Split
     classes: int
     augmentation: Augmentation | None = None
+    precision: str = "float32"
+    compiled: bool = False
+
+    def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision='{self.precision}': choose one of {', '.join(PRECISIONS)}")
 
     @property
     def label(self):
@@ -158,13 +169,41 @@ class Task:
         """Endless shuffled training batches, see :class:`Batches`."""
         return Batches(self.train, size, seed, self.augmentation if augment else None)
 
+    def prepared(self, network):
+        """The callable by which training runs a network.
+
+        With bfloat16, products and convolutions of the forward and backward pass run in that type
+        (``torch.autocast``), weights, gradients and what comes out stay float32. Compiled networks go through
+        ``torch.compile``, which on a GPU replays the kernels of a pass as one CUDA graph.
+
+        Parameters
+        ----------
+        network : callable
+            A module, or a function of images.
+
+        Returns
+        -------
+        callable
+            Of the same arguments; the network itself where nothing was asked for.
+        """
+        if self.compiled:
+            network = torch.compile(network, mode="reduce-overhead")
+        if self.precision == "float32":
+            return network
+
+        def in_bfloat16(*args, **kwargs):
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return network(*args, **kwargs).float()
+
+        return in_bfloat16
+
     def subset(self, train, test=None, *, seed=0):
         """The same task with at most ``train`` and ``test`` images, classes balanced."""
         smaller = self.test if test is None else self.test.subset(test, seed=seed)
         return replace(self, train=self.train.subset(train, seed=seed), test=smaller)
 
 
-def load(name, *, size=None, data_dir=None, device="auto", label=None):
+def load(name, *, size=None, data_dir=None, device="auto", label=None, **training):
     """Load a data set as normalised tensors.
 
     Parameters
@@ -180,6 +219,8 @@ def load(name, *, size=None, data_dir=None, device="auto", label=None):
         "auto" takes the GPU when there is one.
     label : str, optional
         Name of the task, for figures, where ``name`` is "folder"; default the folder's name.
+    **training
+        ``precision`` and ``compiled`` of :class:`Task`.
 
     Raises
     ------
@@ -196,14 +237,15 @@ def load(name, *, size=None, data_dir=None, device="auto", label=None):
     size = size or (28 if name == "digits" else None)
     return from_tensors(
         _resize(x, size), y, _resize(x_test, size), y_test,
-        name=label or name, device=device, augmentation=augmentation,
+        name=label or name, device=device, augmentation=augmentation, **training,
     )  # fmt: skip
 
 
-def from_tensors(x, y, x_test, y_test, *, name, device="auto", augmentation=None):
+def from_tensors(x, y, x_test, y_test, *, name, device="auto", augmentation=None, **training):
     """Make a task of anybody's data: images (n, C, H, W), any real type, and integer classes (n,).
 
-    Images are normalised by the training split's mean and standard deviation per channel.
+    Images are normalised by the training split's mean and standard deviation per channel. ``training`` are
+    ``precision`` and ``compiled`` of :class:`Task`.
 
     Raises
     ------
@@ -219,9 +261,13 @@ def from_tensors(x, y, x_test, y_test, *, name, device="auto", augmentation=None
     x, x_test = x.float(), x_test.float()
     deviation, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True, correction=0)
     deviation = deviation.clamp_min(1e-12)
-    train = Split(((x - mean) / deviation).to(device), y.long().to(device))
-    test = Split(((x_test - mean) / deviation).to(device), y_test.long().to(device))
-    return Task(name, train, test, classes=int(max(y.max(), y_test.max())) + 1, augmentation=augmentation)
+    # Channels last: what a network makes of images so laid out keeps that layout, in which its convolutions, its
+    # pooling and its batch norm are faster (benchmarks/training.py).
+    layout = {"device": device, "memory_format": torch.channels_last}
+    train = Split(((x - mean) / deviation).to(**layout), y.long().to(device))
+    test = Split(((x_test - mean) / deviation).to(**layout), y_test.long().to(device))
+    classes = int(max(y.max(), y_test.max())) + 1
+    return Task(name, train, test, classes, augmentation, **training)
 
 
 def check_available(name, data_dir=None):

@@ -117,7 +117,7 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     """
     batches = task.batches(seeds.derive(seed, "training"), recipe.batch)
     optimiser = _optimiser(model, recipe)
-    step = _resume(model, optimiser, checkpoint)
+    step, network = _resume(model, optimiser, checkpoint), task.prepared(model)
     total = recipe.epochs * batches.per_epoch
     model.train()
     while step < total:
@@ -125,7 +125,7 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step, batches.per_epoch)
         with seeds.scope(seed, "training", step):
-            loss = F.cross_entropy(model(x), y)
+            loss = F.cross_entropy(network(x), y)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

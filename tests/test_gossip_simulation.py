@@ -44,6 +44,17 @@ def double(of):
     return dataclasses.replace(of, train=split(of.train), test=split(of.test))
 
 
+def test_gossip_in_bfloat16_is_close_to_float32_stacked_and_looped(small, graph):
+    rounded = dataclasses.replace(small, precision="bfloat16")
+    exact, stacked, looped = (
+        gossip.simulate(data, "lenet5", graph, ticks=15, seed=0, batch=8, record_every=15, backend=backend).weights
+        for data, backend in ((small, "stacked"), (rounded, "stacked"), (rounded, "loop"))
+    )
+    assert stacked.dtype == torch.float32 and not torch.equal(stacked, exact)
+    for weights in (stacked, looped):
+        assert (weights - exact).norm() < 0.01 * exact.norm()
+
+
 class TinyResidual(nn.Module):
     """Batch norm, a shortcut, average pooling: what LeNet5 has not."""
 

@@ -21,6 +21,16 @@ def test_digits_are_complete_and_normalised():
     torch.testing.assert_close(torch.stack([mean, deviation]), torch.tensor([0.0, 1.0]), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("augmentation", [None, *task.AUGMENTATIONS.values()])
+def test_images_and_batches_lie_channels_last(augmentation):
+    images = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 10
+    data = task.from_tensors(images, labels, images, labels, name="mine", device="cpu", augmentation=augmentation)
+    for x in (data.train.x, data.subset(20, 10).test.x, data.batches(0, 5).get(0)[0]):
+        assert x.stride(1) == 1
+    assert digits.batches(0, 5).get(0)[0].stride(1) == 1  # one channel, of which torch would say both
+
+
 def test_batches_depend_on_seed_and_number_alone():
     one, same, other = (digits.batches(seed, 32) for seed in (1, 1, 2))
     later = one.get(70)  # in the second epoch, out of order
@@ -102,6 +112,7 @@ def test_mnist_from_a_folder():
         (lambda tmp: task.load("folder", data_dir=tmp), "must hold the folders train and test"),
         (lambda tmp: task.load("digits", size=4), "size=4: images must be at least 8 pixels"),
         (lambda tmp: task.load("digits", device="abacus"), "device='abacus': not usable here"),
+        (lambda tmp: task.load("digits", precision="half"), "precision='half': choose one of float32, bfloat16"),
         (lambda tmp: digits.batches(0, 2000), "batch=2000: must be between 1 and the 1437 images"),
         (lambda tmp: own(torch.zeros(3, 8, 8)), r"x: shape \(3, 8, 8\) with 3 classes"),
         (lambda tmp: own(torch.full((3, 1, 8, 8), torch.nan)), "x: holds values that are not finite"),

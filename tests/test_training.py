@@ -1,11 +1,15 @@
 """Modes: training that repeats and resumes, schedules, evaluation, batch norm."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from lib import models, task, training
 from lib.checkpoint import Checkpoint
+from lib.connectivity.walk import Walker
 from lib.errors import InputError
 from lib.training import Recipe
 
@@ -42,6 +46,32 @@ def test_an_interrupted_training_continues_to_the_same_bytes(tmp_path, optimiser
         assert torch.equal(value, expected[name]), name
 
 
+def test_training_in_bfloat16_keeps_float32_weights_and_learns_almost_the_same():
+    recipe = Recipe(epochs=6, lr=0.05, momentum=0.9)
+    exact, rounded = (
+        training.train_mode(models.create("lenet5", data, seed=0), data, recipe, seed=1)
+        for data in (digits, replace(digits, precision="bfloat16"))
+    )
+    assert vector(rounded).dtype == torch.float32
+    difference = (vector(rounded) - vector(exact)).norm() / vector(exact).norm()
+    assert 1e-4 < difference < 0.2
+    assert training.evaluate(rounded, digits.train).accuracy > 0.8
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: no g++ here")
+def test_compiled_steps_along_a_path_are_those_of_the_module():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 6), nn.ReLU(), nn.Linear(6, 10))
+    points = []
+    for data in (digits, replace(digits, compiled=True)):
+        walker = Walker(model, data, batch=20, lr=0.1, seed=0, judge_images=50)
+        walker.train(2)
+        walker.flat.freeze(["1.weight", "1.bias"])  # as a path does with layers that arrived
+        walker.train(2)
+        points.append((walker.vector.clone(), walker.loss_at(walker.vector)))
+    torch.testing.assert_close(points[0][0], points[1][0], rtol=1e-4, atol=1e-6)
+    assert points[0][1] == pytest.approx(points[1][1], rel=1e-5)
+
+
 def test_one_cycle_is_the_same_as_torchs():
     recipe = Recipe(epochs=4, lr=0.3, schedule="onecycle")
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -68,8 +98,8 @@ def test_divergence_stops_with_the_epoch():
 
 
 def test_batch_norm_statistics_are_those_of_the_images():
-    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
-    x = digits.train.x[:64]
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)).double()
+    x = digits.train.x[:64].double()
     training.reestimate_batch_norm(model, x, batch=64)
     made = model[0](x)
     torch.testing.assert_close(model[1].running_mean, made.mean((0, 2, 3)))

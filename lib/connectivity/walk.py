@@ -61,6 +61,7 @@ class Walker:
         self.lr, self.seed, self.rounds = lr, seed, 0
         self.batches = task.batches(seeds.derive(seed, "path"), batch)
         self.judged_on = task.train.subset(judge_images, seed=seed)
+        self.network = task.prepared(self.flat.module)
         self.norms = batch_norms(self.flat.module)
         self.weights = [n for n in self.flat.names if sphere.is_weight(self.flat.view(self.flat.vector, n))]
         self.spheres = {n: v.clone() for n, v in sphere.variance(self.flat.state(self.flat.vector)).items()}
@@ -88,7 +89,7 @@ class Walker:
         for _ in range(rounds):
             x, y = self.batches.get(self.rounds)
             with seeds.scope(self.seed, "round", self.rounds):
-                loss = F.cross_entropy(self.flat.module(x), y)
+                loss = F.cross_entropy(self.network(x), y)
             self.flat.gradient.zero_()
             if loss.requires_grad:  # where every layer has arrived nothing is left to train
                 loss.backward()

@@ -9,15 +9,17 @@ from lib.connectivity import M2M, Path, connect
 
 @dataclass(frozen=True)
 class Data:
-    """A data set by name; ``image_size`` and ``train_images`` 0 keep the data set's own."""
+    """A data set by name, and how networks are trained on it; ``image_size`` and ``train_images`` 0 keep its own."""
 
     name: str = "digits"
     image_size: int = 0
     train_images: int = 0
+    precision: str = "float32"
+    compiled: bool = False
 
     def load(self):
         """The task."""
-        task = tasks.load(self.name, size=self.image_size or None)
+        task = tasks.load(self.name, size=self.image_size or None, precision=self.precision, compiled=self.compiled)
         return task.subset(self.train_images) if self.train_images else task
 
 
@@ -72,7 +74,8 @@ class Connection:
     search : M2M
     seed : int
     between : int
-        Points inside every segment at which loss and accuracy are measured, whole splits.
+        Points inside every segment at which the training loss is measured, on the whole split. Test loss and
+        accuracy are measured at the anchors only.
     """
 
     start: Mode
@@ -101,7 +104,7 @@ def m2m(config, checkpoint):
 
 def outcome(path, end, task, *, between):
     """What every path is judged by: ``points`` to ``rounds`` of :func:`m2m`."""
-    points = path.evaluate(task, between=between)
+    points = path.evaluate(task, between=between, inside=("train",))
     return {
         "points": points,
         "anchors": path.anchors,

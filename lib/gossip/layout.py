@@ -7,8 +7,6 @@ are the weight tensors (two dimensions or more): they have a variance and are co
 import math
 from dataclasses import dataclass
 
-import torch
-
 from lib import sphere
 
 
@@ -56,8 +54,11 @@ class Layout:
     def variance(self, rows):
         """Population variance of each layer, (k, layers), of rows (k, D)."""
         slices = self.slices
-        parts = [[sphere.row_variance(part[:, slices[n]]) for n in self.layers] for part in rows.split(16)]
-        return torch.cat([torch.stack(part, 1) for part in parts])
+        found = rows.new_empty(len(rows), len(self.layers))  # filled in place: small results that stay between large
+        for part, into in zip(rows.split(16), found.split(16), strict=True):  # temporaries would fragment the memory
+            for number, name in enumerate(self.layers):
+                into[:, number] = sphere.row_variance(part[:, slices[name]])
+        return found
 
     def correct_(self, rows, target, *, epsilon=0.0):
         """Project each layer of rows (k, D) onto its variance sphere, target (k, layers), in place."""

@@ -19,8 +19,9 @@ class LoopNodes:
 
     chunk = 8
 
-    def __init__(self, models, count, images, *, mixes_momentum=False, mixes_statistics=False):
-        self.models = [model.to(device=images.device, dtype=images.dtype) for model in models]
+    def __init__(self, models, count, task, *, mixes_momentum=False, mixes_statistics=False):
+        self.models = [model.to(device=task.device, dtype=task.train.x.dtype) for model in models]
+        self.trained = [task.prepared(model) for model in self.models]
         self.layout = Layout.of(self.models[0])
         self.optimisers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in self.models]
         self.inboxes = [[] for _ in self.models]
@@ -39,7 +40,7 @@ class LoopNodes:
             optimiser.param_groups[0].update(lr=lr, momentum=momentum)
             before = _vector(model)
             optimiser.zero_grad()
-            F.cross_entropy(model(x[:, k]), y[:, k]).backward()
+            F.cross_entropy(self.trained[node](x[:, k]), y[:, k]).backward()
             optimiser.step()
             changes.append(_vector(model) - before)
         return torch.stack(changes)

@@ -3,6 +3,19 @@
 import torch
 
 
+def write_rows(matrix, nodes, rows):
+    """``matrix[nodes] = rows``, for long rows (k, D) or a number.
+
+    On a CPU row by row: torch writes indexed rows number by number, which takes more than twice as long
+    (``make bench ONLY=averaging``). A GPU gets one kernel.
+    """
+    if matrix.is_cuda:
+        matrix[nodes] = rows
+        return
+    for place, node in enumerate(nodes.tolist()):
+        matrix[node] = rows[place] if torch.is_tensor(rows) else rows
+
+
 class Mailbox:
     """Sums of received rows of all N nodes.
 
@@ -57,12 +70,12 @@ class Mailbox:
         A weight that some messages did not hold is completed with the own one, from ``own`` (k, D).
         """
         shares = self.shares[nodes, None]
-        mean = self.total.index_select(0, nodes).div_(shares)
+        mean = self.total.index_select(0, nodes).mul_(1 / shares)
         if self.held is not None:
-            mean.addcmul_(own, 1 - self.held[nodes].div_(shares))
-            self.held[nodes] = 0
+            mean.addcmul_(own, 1 - self.held.index_select(0, nodes).mul_(1 / shares))
+            write_rows(self.held, nodes, 0)
         variance = self.variance[nodes] / shares
-        self.total[nodes] = 0
+        write_rows(self.total, nodes, 0)
         self.variance[nodes] = 0
         self.shares[nodes] = 0
         return mean, variance

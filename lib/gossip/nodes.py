@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lib.gossip.fallback import network
 from lib.gossip.layout import Layout
-from lib.gossip.mailbox import Mailbox
+from lib.gossip.mailbox import Mailbox, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class StackedNodes:
         The nodes' initial models, all of one architecture.
     count : int
         How many there are, N.
-    images : tensor (m, C, H, W)
-        Training images, for the device, the number type and a trial run.
+    task : lib.task.Task
+        For the device, the number type, a trial run and how networks are trained.
 
     Attributes
     ----------
@@ -41,7 +41,8 @@ class StackedNodes:
         Nodes that are best trained at once.
     """
 
-    def __init__(self, models, count, images, *, mixes_momentum=False, mixes_statistics=False):
+    def __init__(self, models, count, task, *, mixes_momentum=False, mixes_statistics=False):
+        images = task.train.x
         like = {"device": images.device, "dtype": images.dtype}
         for i, model in enumerate(models):
             if i == 0:
@@ -52,6 +53,7 @@ class StackedNodes:
                 norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in _running(model)}
                 self.rates = {name: norm.momentum for name, norm in norms.items()}
                 self.network = network(model.to(**like), images[:2])
+                self.trained = task.prepared(self.network)
             self.weights[i] = nn.utils.parameters_to_vector(model.parameters()).detach()
             for name, view in self.moments.views(self.statistics[i : i + 1]).items():
                 view[0] = _running(model)[name]
@@ -78,16 +80,16 @@ class StackedNodes:
         tensor (k, D)
             What the step added to the weights.
         """
-        rows = self.weights[due]
+        rows = self.weights.index_select(0, due)
         statistics = self.statistics[due]
         leaves = {name: view.requires_grad_() for name, view in self.layout.views(rows).items()}
-        logits = self.network(leaves, self.moments.views(statistics), x, training=True)
+        logits = self.trained(leaves, self.moments.views(statistics), x, training=True)
         # The sum over nodes of each node's mean: gradients of different nodes do not mix.
         loss = F.cross_entropy(logits.flatten(0, 1), y.t().reshape(-1), reduction="sum") / len(y)
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         step = torch.cat([g.reshape(len(due), -1) for g in gradients], 1)
-        step.add_(self.momentum[due], alpha=momentum)
-        self.momentum[due] = step
+        step.add_(self.momentum.index_select(0, due), alpha=momentum)
+        write_rows(self.momentum, due, step)
         self.weights.index_add_(0, due, step, alpha=-lr)
         self.statistics[due] = statistics
         return step.mul_(-lr)
@@ -105,7 +107,7 @@ class StackedNodes:
         mask : tensor (k, D), bool, optional
             The weights that the messages hold; default all.
         """
-        rows = self.weights[senders]
+        rows = self.weights.index_select(0, senders)
         self.models.put(edges, rows, shares, variance=self.layout.variance(rows), mask=mask)
         for name, box in self.others.items():
             if box is not None:
@@ -117,7 +119,7 @@ class StackedNodes:
             nodes, own_share = ready[part], beta[part]
             own = self.weights.index_select(0, nodes)
             mean, variance = self.models.take(nodes, own)
-            self.weights[nodes] = averaging.mix(own, mean, variance, own_share, self.layout)
+            write_rows(self.weights, nodes, averaging.mix(own, mean, variance, own_share, self.layout))
             for name, box in self.others.items():
                 if box is not None:
                     mine = getattr(self, name)
@@ -137,9 +139,12 @@ class StackedNodes:
 
     def distance(self):
         """L1 and L2 distance of each node's weights from the mean model, (N, 2)."""
-        mean = self.weights.mean(0)
-        parts = (part - mean for part in self.weights.split(16))
-        return torch.cat([torch.stack([part.norm(k, dim=1) for k in (1, 2)], 1) for part in parts])
+        mean, found = self.weights.mean(0), self.weights.new_empty(len(self.weights), 2)
+        for part, into in zip(self.weights.split(16), found.split(16), strict=True):
+            difference = part - mean
+            for number, order in enumerate((1, 2)):
+                into[:, number] = difference.norm(order, dim=1)
+        return found
 
     @torch.no_grad()
     def evaluate(self, split, *, batch=64, calibration=None):

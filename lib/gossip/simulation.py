@@ -187,7 +187,7 @@ def simulate(
     count = len(first)
     distribution = labels.distribution(count, task.classes, seed=seeds.derive(seed, "labels"))
     nodes = BACKENDS[backend](
-        _initial_models(task, model, count, seed, averaging, settings), count, task.train.x,
+        _initial_models(task, model, count, seed, averaging, settings), count, task,
         mixes_momentum=settings.mix_momentum, mixes_statistics=settings.statistics == "averaged",
     )  # fmt: skip
     exchange = exchange_of(averaging, graph, count, nodes, settings, seed)

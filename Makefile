@@ -8,6 +8,10 @@ export PROFILE NOTEBOOKS DEVICE PARAMETERS
 # Same bytes on every run: one thread a kernel, no dates in files, no random order of sets.
 export OMP_NUM_THREADS := 1
 export SOURCE_DATE_EPOCH := 0
+# Memory as lib.runs gives it to its workers, where the reasons stand.
+export MALLOC_MMAP_THRESHOLD_ := 33554432
+export MALLOC_TRIM_THRESHOLD_ := 2147483648
+export THP_MEM_ALLOC_ENABLE := 1
 export PYTHONHASHSEED := 0
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PREFER_ENV_PATH := 1

@@ -161,6 +161,7 @@ def test_workers_run_on_one_thread_and_keep_the_memory_of_large_tensors():
         found = client.submit(lambda: dict(os.environ)).result()
     assert found["OMP_NUM_THREADS"] == "1"
     assert int(found["MALLOC_TRIM_THRESHOLD_"]) > int(found["MALLOC_MMAP_THRESHOLD_"]) > 2**24
+    assert found["THP_MEM_ALLOC_ENABLE"] == "1"
 
 
 def test_a_cluster_that_is_there_is_joined(monkeypatch):

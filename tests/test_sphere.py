@@ -55,6 +55,16 @@ def test_several_layers_at_once_equal_one_after_another(nodes, sizes, seed, epsi
     torch.testing.assert_close(blocks, loop)
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.005, 0.02, -3.0, 100.0])  # standard deviations 0.01: both ways to correct
+def test_float32_layers_of_any_mean_reach_the_sphere(mean):
+    layer = 0.01 * torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)) + mean
+    corrected = sphere.correct_(layer.clone(), torch.tensor([4e-4, 1e-4, 1e-6]), stacked=True).double()
+    rounding = 1e-6 * (abs(mean) + 0.01) / 1e-3
+    wanted = torch.tensor([0.02, 0.01, 0.001], dtype=torch.float64)
+    torch.testing.assert_close(corrected.std(dim=1, correction=0), wanted, rtol=rounding, atol=0)
+    torch.testing.assert_close(corrected.mean(1), layer.double().mean(1), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_constant_tensor_stays(value, dtype):

@@ -98,7 +98,7 @@ class Path:
         check_same_shape(self.model, target)
         return bool((self.anchors[-1] == flatten(target)).all())
 
-    def evaluate(self, task, *, between=0, splits=("train", "test")):
+    def evaluate(self, task, *, between=0, splits=("train", "test"), inside=None):
         """Loss and accuracy on anchors and on segments.
 
         Parameters
@@ -108,6 +108,8 @@ class Path:
             Points inside every segment, evenly spaced, beside its two ends.
         splits : tuple of {"train", "test"}
             Which splits of the task to evaluate on, whole.
+        inside : tuple, optional
+            Which of them inside the segments, where the columns of the others are NaN; default the same.
 
         Returns
         -------
@@ -120,7 +122,8 @@ class Path:
             index = min(int(position), max(0, len(self) - 2))
             arc = lengths[index] + (position - index) * (lengths[min(index + 1, len(self) - 1)] - lengths[index])
             row = {"position": position, "arc": arc, "anchor": float(position).is_integer()}
-            rows.append(row | self._scores(position, task, splits))
+            looked_at = splits if row["anchor"] or inside is None else inside
+            rows.append(row | self._scores(position, task, looked_at))
         return pd.DataFrame(rows)
 
     def certificate(self, task, *, between=10):

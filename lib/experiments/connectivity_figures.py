@@ -21,6 +21,11 @@ def normalised(points):
     return points["arc"] / points["arc"].iloc[-1]
 
 
+def profile(points, column):
+    """A column of evaluated points as a Series over the share of the path; points that lack it are left out."""
+    return pd.Series(points[column].to_numpy(), index=normalised(points)).dropna()
+
+
 def along(ax, lines, column, *, ylabel, log=False):
     """Draw a column of evaluated points against normalised arc length.
 
@@ -33,7 +38,8 @@ def along(ax, lines, column, *, ylabel, log=False):
     """
     for number, (label, repeats) in enumerate(lines.items()):
         for repeat, points in enumerate(repeats):
-            ax.plot(normalised(points), points[column], color=f"C{number}", label=label if repeat == 0 else None)
+            line = profile(points, column)
+            ax.plot(line.index, line, color=f"C{number}", label=label if repeat == 0 else None)
     ax.set(xlabel="share of the path", ylabel=ylabel, yscale="log" if log else "linear")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from lib.experiments.connectivity_figures import along, normalised, shades
+from lib.experiments.connectivity_figures import along, profile, shades
 
 GRID = np.linspace(0, 1, 101)
 COLUMNS = 5
@@ -65,7 +65,7 @@ def on_grid(repeats, column):
     DataFrame
         Columns ``share``, ``mean``, ``low``, ``high`` (over the repeats).
     """
-    lines = np.stack([np.interp(GRID, normalised(points), points[column]) for points in repeats])
+    lines = np.stack([np.interp(GRID, line.index, line) for line in (profile(each, column) for each in repeats)])
     columns = {"share": GRID, "mean": lines.mean(0), "low": lines.min(0), "high": lines.max(0)}
     return pd.DataFrame(columns)
 

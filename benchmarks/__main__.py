@@ -35,9 +35,11 @@ TABLES = {
     "gossip-averaging": (gossip.averaging, "Sending and averaging of 50 nodes, 8 neighbours each"),
     "gossip-growth": (_growth, "Cost of a tick and peak memory of the process against the number of nodes"),
     "path-tick": (path.tick, "A tick of LLPF without its training"),
+    "path-abreast": (path.abreast, "Several paths at once by the fixed schedule"),
     "path-drivers": (path.drivers, "SGD rounds to a path (results of the laptop profile)"),
     "training-batches": (training.batches, "Augmented batches"),
     "training-layouts": (training.layouts, "Images channels last: a step of 50, an evaluation of 200"),
+    "training-precision": (training.precisions, "A training step of 32 images in bfloat16, and compiled"),
     "training-threads": (training.threads, "Workers and threads on this machine"),
 }
 

@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.measure import product, ratio, seconds
 from lib import models, paths, task
+from lib.connectivity import M2M, Fixed, connect, connect_abreast
 from lib.connectivity.walk import Connection
 
 TICKS = 10  # in one measurement
@@ -49,6 +50,31 @@ def tick_of(name, shape):
         "in passes over the weights": ratio(times["tick"], times["pass"]),
         "in SGD rounds of batch 64": ratio(times["tick"], times["SGD round"]),
         "in 1024^3 products": ratio(times["tick"], times["product"]),
+    }
+
+
+def abreast():
+    """Paths by the fixed schedule between 8 pairs of modes, 2 ticks of 5 SGD rounds, abreast and one after another."""
+    return pd.DataFrame(
+        [_abreast_of(family, shape) for family, shape in (("lenet5", (1, 28, 28)), ("resnet18", (3, 16, 16)))]
+    )
+
+
+def _abreast_of(family, shape):
+    images = torch.randn(128, *shape, generator=torch.Generator().manual_seed(0))
+    classes = torch.arange(128) % 10
+    data = task.from_tensors(images, classes, images, classes, name="noise", device="cpu")
+    pairs = [tuple(models.create(family, data, seed=2 * pair + end) for end in (0, 1)) for pair in range(8)]
+    config = M2M(order="all", moving_spheres=False, driver=Fixed(ticks=2))
+    candidates = {
+        "abreast": lambda: connect_abreast(pairs, data, config, seeds=list(range(8))),
+        "one after another": lambda: [connect(*pair, data, config, seed=seed) for seed, pair in enumerate(pairs)],
+    }
+    times = seconds(candidates, rounds=5)
+    return {
+        "model": f"{family}, laptop",
+        "8 paths abreast: ms": times["abreast"].median() * 1e3,
+        "one after another, times that": ratio(times["one after another"], times["abreast"]),
     }
 
 

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from benchmarks.measure import ratio, seconds
 from lib import models, paths, task
+from lib.connectivity.walk import Walker
 from lib.experiments.families import FAMILIES
 from lib.task import AUGMENTATIONS
 
@@ -74,6 +75,33 @@ def _layouts_of(family, network, first, last, y):
         "evaluation: ms": times["evaluation, last"].median() * 1e3,
         "evaluation: over channels first": ratio(times["evaluation, last"], times["evaluation, first"]),
         "inference mode: over no_grad": ratio(times["evaluation, last, inference mode"], times["evaluation, last"]),
+    }
+
+
+def precisions():
+    """A training step of 32 images as the options of a task have it: float32, bfloat16, compiled."""
+    members = (
+        ("lenet5", "paper", (1, 28, 28)),
+        ("resnet18", "laptop", (3, 32, 32)),
+        ("resnet18", "paper", (3, 32, 32)),
+    )
+    return pd.DataFrame([_precisions_of(*member) for member in members])
+
+
+def _precisions_of(family, size, shape):
+    options = {"float32": {}, "bfloat16": {"precision": "bfloat16"}, "compiled": {"compiled": True}}
+    x, y = torch.rand(32, *shape, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 10
+    walkers = {}
+    for name, option in options.items():
+        data = task.from_tensors(x, y, x, y, name="noise", device="cpu", **option)
+        model = models.create(family, data, size=size, seed=0)
+        walkers[name] = Walker(model, data, batch=32, lr=0.01, seed=0, judge_images=1)
+    times = seconds({name: lambda walker=walker: walker.train(3) for name, walker in walkers.items()}, rounds=5) / 3
+    return {
+        "model": f"{family}, {size}",
+        "float32: ms": times["float32"].median() * 1e3,
+        "bfloat16 over float32": ratio(times["bfloat16"], times["float32"]),
+        "compiled over float32": ratio(times["compiled"], times["float32"]),
     }
 
 

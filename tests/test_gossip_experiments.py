@@ -14,7 +14,7 @@ from lib.experiments import gossip as experiments
 from lib.experiments import gossip_figures as draw
 from lib.experiments.gossip_networks import from_file
 from lib.experiments.small_resnet import SmallResNet
-from lib.gossip.grouped import GroupedNetwork
+from lib.stacked.grouped import GroupedNetwork
 
 QUICK = gossip.Settings(batch=4, eval_images=20, record_every=3)
 RUN = experiments.Run(

@@ -17,7 +17,7 @@ from lib.experiments import gossip as experiments
 from lib.experiments.gossip_networks import describe, topologies
 from lib.gossip import measures, topology
 from lib.gossip.labels import Sampler
-from lib.gossip.layout import Layout
+from lib.stacked.layout import Layout
 
 
 @pytest.mark.parametrize("name", topologies(20, 4))

@@ -50,7 +50,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
         a, b, task, order=config.order, moving_spheres=config.moving_spheres, seed=seed,
         batch=config.batch, lr=config.lr, judge_images=getattr(config.driver, "judge_images", 1),
     )  # fmt: skip
-    search = _AdaptiveSearch if isinstance(config.driver, Adaptive) else _FixedSearch
+    search = _AdaptiveSearch if isinstance(config.driver, Adaptive) else FixedSearch
     anchors, log = search(connection, config).run(checkpoint)
     return Path(a, torch.stack(anchors), pd.DataFrame(log))
 
@@ -159,12 +159,13 @@ class _AdaptiveSearch(_Search):
         """Nothing is left to do: the last layer to arrive was set exactly onto D."""
 
 
-class _FixedSearch(_Search):
+class FixedSearch(_Search):
+    """The fixed schedule, of one point (D,) or of several that go abreast (K, D)."""
+
     def __init__(self, connection, config):
         super().__init__(connection, config)
-        flat, start, end = connection.flat, connection.vector, connection.destination
-        self.units = _units(flat, self.driver.unit)
-        self.arcs = {unit: _arc(start[part], end[part]) for unit, part in self.units.items()}
+        self.units = _units(connection.flat, self.driver.unit)
+        self.arcs = {unit: connection.arc(part) for unit, part in self.units.items()}
         self.starts = self._schedule(connection)
 
     def _schedule(self, connection):
@@ -204,13 +205,14 @@ class _FixedSearch(_Search):
 
     @torch.no_grad()
     def _move(self, part, arc):
-        driver, difference = self.driver, self.walk.destination[part] - self.walk.vector[part]
-        distance = difference.norm()
+        driver, point = self.driver, self.walk.vector[..., part]
+        difference = self.walk.destination[..., part] - point
+        distance = difference.norm(dim=-1, keepdim=True)
         step = driver.step_f + driver.step_c * arc
         share = driver.step_a * distance
         step = step + share if driver.rule == "sum" else share.clamp_min(step)
         # The clamp at the distance is ours: without it the reference oscillates around D.
-        self.walk.vector[part].addcmul_(difference, (step / distance.clamp_min(1e-30)).clamp_max(1.0))
+        point.addcmul_(difference, (step / distance.clamp_min(1e-30)).clamp_max(1.0))
 
     def end(self):
         """The final step exactly onto D (ours): a straight segment that is judged like all others."""
@@ -225,10 +227,3 @@ def _units(flat, unit):
         key = name if unit == "tensor" else name.rpartition(".")[0]
         units[key] = slice(units[key].start, part.stop) if key in units else part
     return units
-
-
-def _arc(start, end):
-    """Length r phi of the arc between two tensors: the mean of their norms times the angle between them."""
-    norms = start.norm(), end.norm()
-    cosine = (start @ end / (norms[0] * norms[1]).clamp_min(1e-30)).clamp(-1, 1)
-    return float((norms[0] + norms[1]) / 2 * torch.acos(cosine))

@@ -39,6 +39,13 @@ def layer_order(model, task, order, seed):
     return flow
 
 
+def arc(start, end):
+    """Length r phi of the arc between two tensors (n,): the mean of their norms times the angle between them."""
+    norms = start.norm(), end.norm()
+    cosine = (start @ end / (norms[0] * norms[1]).clamp_min(1e-30)).clamp(-1, 1)
+    return float((norms[0] + norms[1]) / 2 * torch.acos(cosine))
+
+
 class Walker:
     """A point on its way through weight space, and the training that keeps its loss low.
 
@@ -164,6 +171,10 @@ class Connection(Walker):
         """Distance of a point's (D,) layers of a stage to the destination, without a temporary of their full size."""
         parts = [self.flat.slices[name] for name in self.layers[stage]]
         return torch.stack([(self.destination[part] - point[part]).norm() for part in parts]).norm()
+
+    def arc(self, part):
+        """Length of the arc between the start and the destination of a slice of the vector."""
+        return arc(self.start[part], self.destination[part])
 
     def set_progress(self, stage, progress):
         """Freeze the layers before ``stage``, which have arrived, and set the spheres of the one that moves.

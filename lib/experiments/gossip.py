@@ -17,9 +17,9 @@ from lib.experiments.small_resnet import SmallResNet
 from lib.gossip import measures, topology
 from lib.gossip.averaging import Average, Federated, Isolated, TransferLike, VarianceCorrected, average
 from lib.gossip.labels import IID
-from lib.gossip.layout import Layout
 from lib.gossip.messages import Compressed, Partitioned, Sampled
 from lib.gossip.simulation import Settings, simulate
+from lib.stacked.layout import Layout
 
 BASE, EVEN = Settings(), IID()
 SYSTEMS = {

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lib import sphere, training
 from lib.gossip.averaging import VarianceCorrected
-from lib.gossip.layout import Layout
+from lib.stacked.layout import Layout
 
 
 class LoopNodes:

@@ -63,7 +63,7 @@ class Compressed:
             What the training of this tick added to the weights of the k senders.
         sent : tensor (k,), int64
             Messages that each sender has sent before.
-        layout : lib.gossip.layout.Layout
+        layout : lib.stacked.layout.Layout
         seed, tick : int
         """
         mask = torch.empty_like(change, dtype=torch.bool)

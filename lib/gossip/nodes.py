@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.gossip.fallback import network
-from lib.gossip.layout import Layout
 from lib.gossip.mailbox import Mailbox, write_rows
+from lib.stacked.fallback import network
+from lib.stacked.gradients import gradients
+from lib.stacked.layout import Layout
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +83,7 @@ class StackedNodes:
         """
         rows = self.weights.index_select(0, due)
         statistics = self.statistics[due]
-        leaves = {name: view.requires_grad_() for name, view in self.layout.views(rows).items()}
-        logits = self.trained(leaves, self.moments.views(statistics), x, training=True)
-        # The sum over nodes of each node's mean: gradients of different nodes do not mix.
-        loss = F.cross_entropy(logits.flatten(0, 1), y.t().reshape(-1), reduction="sum") / len(y)
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        step = torch.cat([g.reshape(len(due), -1) for g in gradients], 1)
+        step, _ = gradients(self.trained, self.layout, rows, self.moments.views(statistics), x, y)
         step.add_(self.momentum.index_select(0, due), alpha=momentum)
         write_rows(self.momentum, due, step)
         self.weights.index_add_(0, due, step, alpha=-lr)

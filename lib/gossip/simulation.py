@@ -18,10 +18,10 @@ from lib.gossip import topology
 from lib.gossip.averaging import Average
 from lib.gossip.exchange import exchange_of
 from lib.gossip.labels import IID, Sampler
-from lib.gossip.layout import Layout
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
+from lib.stacked.layout import Layout
 
 BACKENDS = {"stacked": StackedNodes, "loop": LoopNodes}
 STATISTICS = ("kept", "averaged", "reestimated")
@@ -118,7 +118,7 @@ class Simulation:
         tick, l1, l2: mean over nodes of the distance from the mean model.
     weights : tensor (N, D)
         At the end.
-    layout : lib.gossip.layout.Layout
+    layout : lib.stacked.layout.Layout
     labels : tensor (N, classes)
         Label distribution of each node, as drawn.
     settings : dict

@@ -1,0 +1,117 @@
+"""Several pairs of modes connected at once, by the fixed schedule (arXiv 2505.02604): paths that go abreast.
+
+By the fixed schedule all paths take their steps at the same ticks, so that the points of K paths are the rows of
+one matrix and train as one network (:mod:`lib.stacked`): repeats that fill a GPU which one small network would leave
+idle. The adaptive driver has nothing to go abreast with: each path's next step follows from its own loss.
+"""
+
+import pandas as pd
+import torch
+
+from lib import seeds as streams
+from lib import sphere
+from lib.checkpoint import NoCheckpoint
+from lib.connectivity.llpf import FixedSearch
+from lib.connectivity.path import Path
+from lib.connectivity.settings import Fixed
+from lib.connectivity.walk import arc, layer_order
+from lib.errors import InputError
+from lib.flat import FlatModel, check_same_shape, flatten
+from lib.stacked.fallback import network
+from lib.stacked.gradients import gradients
+from lib.stacked.layout import Layout
+
+
+def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
+    """Connect several pairs of modes at once: :func:`lib.connectivity.connect` of each, up to rounding.
+
+    Parameters
+    ----------
+    pairs : list of (torch.nn.Module, torch.nn.Module)
+        Modes of one shape, on the task's device; they stay as they are.
+    task : lib.task.Task
+    config : M2M
+        With the driver :class:`Fixed` of ``min_rounds = max_rounds``, and an order that all paths share.
+    seeds : list of int
+        Of each path's mini-batches.
+    checkpoint : lib.checkpoint.Checkpoint, optional
+        As of :func:`lib.connectivity.connect`.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        If the modes differ in shape, there is not a seed for each pair, or the settings let paths differ in
+        their ticks.
+    FloatingPointError
+        If the training of any path diverges.
+    """
+    _check(pairs, config, seeds)
+    points = _Points(pairs, task, config, seeds)
+    anchors, log = FixedSearch(points, config).run(checkpoint)
+    return [
+        Path(start, each, pd.DataFrame(log)) for (start, _), each in zip(pairs, torch.stack(anchors, 1), strict=True)
+    ]
+
+
+def _check(pairs, config, seeds):
+    driver = config.driver
+    if not isinstance(driver, Fixed) or driver.min_rounds != driver.max_rounds:
+        raise InputError(f"driver={driver}: paths abreast need Fixed with min_rounds equal to max_rounds")
+    if config.order == "random":
+        raise InputError("order='random': paths abreast need an order that they share")
+    if not pairs or len(seeds) != len(pairs):
+        raise InputError(f"seeds: {len(seeds)} for {len(pairs)} pairs, needs one for each")
+    for pair in pairs:
+        for mode in pair:
+            check_same_shape(pairs[0][0], mode)
+
+
+class _Points:
+    """K points and their destinations: what :class:`lib.connectivity.walk.Connection` is for one."""
+
+    def __init__(self, pairs, task, config, seeds):
+        first = pairs[0][0]
+        self.flat, self.layout, self.lr, self.seed, self.rounds = (
+            FlatModel(first),
+            Layout.of(first),
+            config.lr,
+            seeds[0],
+            0,
+        )
+        self.vector = torch.stack([flatten(start) for start, _ in pairs])
+        self.destination = torch.stack([flatten(end) for _, end in pairs])
+        self.layers = layer_order(first, task, config.order, seeds[0])
+        self.spheres = self.layout.variance(self.vector)
+        self.network = task.prepared(network(first, task.train.x[:2]))
+        running = {n: b for n, b in first.named_buffers() if n.endswith(("running_mean", "running_var"))}
+        self.statistics = {name: buffer.repeat(len(pairs), 1) for name, buffer in running.items()}
+        self.batches = [task.batches(streams.derive(seed, "path"), config.batch) for seed in seeds]
+
+    def arc(self, part):
+        """Length (K, 1) of the arcs between the points and the destinations of a slice."""
+        ends = zip(self.vector[:, part], self.destination[:, part], strict=True)
+        return self.vector.new_tensor([[arc(start, end)] for start, end in ends])
+
+    def correct(self, *, epsilon=0.0):
+        """Project every weight tensor of every point onto its sphere, in place."""
+        slices = self.layout.slices
+        sphere.correct_rows_([self.vector[:, slices[n]] for n in self.layout.layers], self.spheres, epsilon=epsilon)
+
+    def train_until_low(self, *, min_rounds, max_rounds, threshold):
+        """``min_rounds`` SGD steps of every point; the mean of their losses."""
+        losses = [self._round() for _ in range(min_rounds)]
+        return float(sum(losses)) / min_rounds / len(self.vector)
+
+    @torch.no_grad()
+    def _round(self):
+        parts = [batches.get(self.rounds) for batches in self.batches]
+        x, y = (torch.stack(part, 1) for part in zip(*parts, strict=True))
+        with streams.scope(self.seed, "round", self.rounds), torch.enable_grad():
+            gradient, loss = gradients(self.network, self.layout, self.vector, self.statistics, x, y)
+        self.vector.add_(gradient, alpha=-self.lr)
+        self.rounds += 1
+        return loss

@@ -185,6 +185,14 @@ def test_claims_file_with_a_word_for_a_value(tmp_path):
         claims.load(file)
 
 
+@pytest.mark.parametrize("row", ["a, b, c", "a"])
+def test_a_row_with_an_unquoted_comma_or_too_few_fields(tmp_path, row):
+    file = tmp_path / "items.csv"
+    file.write_text(f"item,figure\nF1,one\n{row}\n")
+    with pytest.raises(InputError, match=r"items\.csv, line 3: not 2 fields; quote commas"):
+        claims.read_rows(file)
+
+
 def test_record_wants_a_number():
     with pytest.raises(InputError, match=r"claims.record\('q'\): value='high': expected a number"):
         claims.record("q", "high")

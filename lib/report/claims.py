@@ -114,12 +114,13 @@ def load(file: Path = paths.DATA / "claims.csv") -> list[Claim]:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Rows of a csv file with a header, as dictionaries of text; `InputError` names the line of a row that does not fit."""
+    """Rows of a csv file with a header, as dictionaries of text; `InputError` names the line that does not fit."""
     with open(file, newline="", encoding="utf-8") as stream:
         reader, rows = csv.DictReader(stream), []
         for row in reader:
             if None in row or None in row.values():  # more fields than the header, or fewer
-                raise InputError(f"{file.name}, line {reader.line_num}: not {len(reader.fieldnames)} fields; quote commas")
+                count = len(reader.fieldnames)
+                raise InputError(f"{file.name}, line {reader.line_num}: not {count} fields; quote commas")
             rows.append({name: text.strip() for name, text in row.items()})
         return rows
 

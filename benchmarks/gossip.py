@@ -1,5 +1,7 @@
 """A tick of gossip against the plain loop, ``torch.func`` and the arithmetic; averaging; growth with the network."""
 
+import operator
+
 import networkx as nx
 import pandas as pd
 import torch
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 from benchmarks.measure import bound, flops, in_fresh_process, product, ratio, seconds
 from lib import gossip, models, task
 from lib.gossip.exchange import Links
+from lib.gossip.mailbox import write_rows
 from lib.gossip.nodes import StackedNodes
 
 NODES, DEGREE, BATCH = 50, 8, 64
@@ -109,8 +112,16 @@ def averaging():
         nodes.models.shares.fill_(1.0)  # as if everything had been received: taking empties the mailboxes
         nodes.average(everybody, system, beta)
 
+    rows = nodes.weights[: nodes.chunk].clone()
+
+    def write(way):
+        for part in everybody.split(nodes.chunk):
+            way(nodes.weights, part, rows[: len(part)])
+
     candidates = {
         "product": product(),
+        "write rows, one by one (ours)": lambda: write(write_rows),
+        "write rows, by index": lambda: write(operator.setitem),
         "send 400 models": lambda: nodes.send(everybody, (position, receiver), share),
         **{f"average, {name}": lambda system=system: average(system) for name, system in SYSTEMS.items()},
     }

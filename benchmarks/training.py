@@ -12,9 +12,9 @@ from torchvision.transforms import v2
 
 from benchmarks.measure import ratio, seconds
 from lib import models, paths, task
+from lib.augmentation import AUGMENTATIONS
 from lib.connectivity.walk import Walker
 from lib.experiments.families import FAMILIES
-from lib.task import AUGMENTATIONS
 
 BATCH, IMAGES = 64, 1024
 

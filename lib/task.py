@@ -9,20 +9,16 @@ batch ``i`` depends on the seed and ``i`` alone: an interrupted training continu
 import functools
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lib import paths, seeds, torchvision_operators
+from lib import datasets, seeds
+from lib.augmentation import AUGMENTATIONS, Augmentation
+from lib.datasets import LABELS
 from lib.errors import InputError
 
-torchvision_operators.define_missing()
-
-NAMES = ("digits", "mnist", "cifar10", "cifar100", "folder")
 PRECISIONS = ("float32", "bfloat16")
-LABELS = {"digits": "digits (scikit-learn)", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 @dataclass(frozen=True)
@@ -46,64 +42,6 @@ class Split:
             rank[of_label] = torch.arange(len(of_label), device=rank.device)
         chosen = order[torch.argsort(rank[order], stable=True)[:size]]
         return Split(self.x[chosen], self.y[chosen])
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random rotation, crop out of a padded image, and horizontal flip, each image on its own.
-
-    Parameters
-    ----------
-    rotation : float
-        Largest angle in degrees, either way.
-    padding : int
-        Pixels added on every side before a crop of the former size.
-    padding_mode : {"constant", "reflect"}
-        What the padding holds; "constant" repeats the image's background, its smallest value.
-    flip : bool
-        Mirror half of the images.
-    """
-
-    rotation: float = 0.0
-    padding: int = 0
-    padding_mode: str = "constant"
-    flip: bool = False
-
-    def __call__(self, x, generator):
-        """Augment images ``x`` (n, C, H, W) with draws from ``generator``."""
-        if self.rotation:
-            x = self._rotate(x, generator)
-        if self.padding:
-            x = self._crop(x, generator)
-        if self.flip:
-            mirrored = torch.rand(len(x), generator=generator, device=x.device) < 0.5
-            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-        return x
-
-    def _rotate(self, x, generator):
-        angle = torch.empty(len(x), device=x.device).uniform_(-1, 1, generator=generator)
-        angle = torch.deg2rad(angle * self.rotation)
-        zero = torch.zeros_like(angle)
-        rows = torch.stack([angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero], 1)
-        grid = F.affine_grid(rows.view(-1, 2, 3), list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-    def _crop(self, x, generator):
-        n, _, height, width = x.shape
-        background = {} if self.padding_mode == "reflect" else {"value": float(x.min())}
-        padded = F.pad(x, [self.padding] * 4, mode=self.padding_mode, **background)
-        corner = torch.randint(0, 2 * self.padding + 1, (2, n, 1, 1), generator=generator, device=x.device)
-        rows = corner[0] + torch.arange(height, device=x.device)[:, None]
-        columns = corner[1] + torch.arange(width, device=x.device)
-        image = torch.arange(n, device=x.device)[:, None, None]
-        return padded[image, :, rows, columns].permute(0, 3, 1, 2)
-
-
-AUGMENTATIONS = {
-    "mnist": Augmentation(rotation=5, padding=2),
-    "cifar10": Augmentation(padding=4, padding_mode="reflect", flip=True),
-    "cifar100": Augmentation(padding=4, padding_mode="reflect", flip=True),
-}
 
 
 class Batches:
@@ -227,17 +165,14 @@ def load(name, *, size=None, data_dir=None, device="auto", label=None, **trainin
     InputError
         If the name is unknown, the folder does not exist, or the data are missing and cannot be downloaded.
     """
-    if name not in NAMES:
-        raise InputError(f"data='{name}': unknown data set, choose one of {', '.join(NAMES)}")
     if size is not None and size < 8:
         raise InputError(f"size={size}: images must be at least 8 pixels high and wide")
-    raw = _digits() if name == "digits" else _from_disk(name, data_dir, size)
-    name, augmentation = raw[4] if name == "folder" else name, AUGMENTATIONS.get(name)
-    x, y, x_test, y_test = (torch.as_tensor(part) for part in raw[:4])
+    *arrays, shown = datasets.read(name, size=size, data_dir=data_dir)
+    x, y, x_test, y_test = (torch.as_tensor(array) for array in arrays)
     size = size or (28 if name == "digits" else None)
     return from_tensors(
         _resize(x, size), y, _resize(x_test, size), y_test,
-        name=label or name, device=device, augmentation=augmentation, **training,
+        name=label or shown, device=device, augmentation=AUGMENTATIONS.get(name), **training,
     )  # fmt: skip
 
 
@@ -270,14 +205,6 @@ def from_tensors(x, y, x_test, y_test, *, name, device="auto", augmentation=None
     return Task(name, train, test, classes, augmentation, **training)
 
 
-def check_available(name, data_dir=None):
-    """Raise :class:`InputError` unless ``load(name)`` can find its data, or may download it."""
-    if name not in NAMES:
-        raise InputError(f"data='{name}': unknown data set, choose one of {', '.join(NAMES)}")
-    if name != "digits":
-        _from_disk(name, data_dir, None, check=True)
-
-
 def pick_device(device):
     """``torch.device`` for a name; "auto" is the GPU when there is one."""
     if str(device) == "auto":
@@ -290,55 +217,6 @@ def pick_device(device):
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device='{device}': not usable here ({str(error).splitlines()[0]})") from None
     return device
-
-
-def _digits():
-    """The 8 by 8 digits, the last fifth of a seeded shuffle as test split."""
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
-    order = seeds.numpy(0, "digits", "split").permutation(len(y))
-    x, y, cut = x.reshape(-1, 1, 8, 8)[order] / 16, y[order], len(y) * 4 // 5
-    return x[:cut], y[:cut], x[cut:], y[cut:]
-
-
-def _from_disk(name, data_dir, size, *, check=False):
-    from torchvision import datasets
-
-    folder = Path(data_dir) if data_dir is not None else paths.data_dir()
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"DATA_DIR='{folder}': no such folder")
-    if name == "folder":
-        return _image_folder(folder, size, check)
-    kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    root, download = (paths.DOWNLOADS, True) if folder is None else (folder, False)
-    try:
-        parts = [kind(str(root), train=train, download=download) for train in (True, False)]
-    except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = "set DATA_DIR to a folder that holds it" if download else "let DATA_DIR unset to download it"
-        raise InputError(f"data='{name}': not found under {root} ({reason}); {hint}") from None
-    images = [np.asarray(part.data) for part in parts]
-    images = [i[:, None] if i.ndim == 3 else i.transpose(0, 3, 1, 2) for i in images]
-    labels = [np.asarray(part.targets) for part in parts]
-    return images[0] / np.float32(255), labels[0], images[1] / np.float32(255), labels[1]
-
-
-def _image_folder(folder, size, check):
-    from torchvision import datasets
-
-    if folder is None or not all((folder / part).is_dir() for part in ("train", "test")):
-        raise InputError(f"data='folder': DATA_DIR='{folder}' must hold the folders train and test")
-    if check:
-        return None
-    parts = []
-    for part in ("train", "test"):
-        images = datasets.ImageFolder(str(folder / part))
-        shrink = (lambda image: image) if size is None else (lambda image: image.resize((size, size)))
-        parts.append(np.stack([np.asarray(shrink(image), np.float32) for image, _ in images]))
-        parts.append(np.asarray(images.targets))
-    x, y, x_test, y_test = parts
-    return x.transpose(0, 3, 1, 2) / 255, y, x_test.transpose(0, 3, 1, 2) / 255, y_test, folder.name
 
 
 def _resize(x, size):

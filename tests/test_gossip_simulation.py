@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lib import gossip, task
+from lib.augmentation import Augmentation
 from lib.checkpoint import Checkpoint
 from lib.errors import InputError
 from lib.experiments import gossip as experiments
@@ -29,7 +30,7 @@ SYSTEMS = experiments.SYSTEMS | {
 def small():
     """300 digits of 16 pixels: what a loop can do 50 ticks of."""
     digits = task.load("digits", size=16, device="cpu").subset(300, 40)
-    return dataclasses.replace(digits, augmentation=task.Augmentation(padding=1))
+    return dataclasses.replace(digits, augmentation=Augmentation(padding=1))
 
 
 @pytest.fixture(scope="module")

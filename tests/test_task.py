@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from lib import seeds, task
+from lib.augmentation import AUGMENTATIONS, Augmentation
 from lib.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -21,7 +22,7 @@ def test_digits_are_complete_and_normalised():
     torch.testing.assert_close(torch.stack([mean, deviation]), torch.tensor([0.0, 1.0]), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("augmentation", [None, *task.AUGMENTATIONS.values()])
+@pytest.mark.parametrize("augmentation", [None, *AUGMENTATIONS.values()])
 def test_images_and_batches_lie_channels_last(augmentation):
     images = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(30) % 10
@@ -54,7 +55,7 @@ def test_a_subset_is_balanced_and_repeats():
 
 
 def augmented(seed, x, **options):
-    return task.Augmentation(**options)(x, seeds.generator(seed, "augment"))
+    return Augmentation(**options)(x, seeds.generator(seed, "augment"))
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,14 @@ import pandas as pd
 import torch
 
 from lib import seeds as streams
-from lib import sphere
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.llpf import FixedSearch
 from lib.connectivity.path import Path
 from lib.connectivity.settings import Fixed
 from lib.connectivity.walk import arc, layer_order
 from lib.errors import InputError
-from lib.flat import FlatModel, check_same_shape, flatten
-from lib.stacked.fallback import network
+from lib.flat import check_same_shape, flatten
+from lib.stacked.fallback import network, running_statistics
 from lib.stacked.gradients import gradients
 from lib.stacked.layout import Layout
 
@@ -75,20 +74,14 @@ class _Points:
 
     def __init__(self, pairs, task, config, seeds):
         first = pairs[0][0]
-        self.flat, self.layout, self.lr, self.seed, self.rounds = (
-            FlatModel(first),
-            Layout.of(first),
-            config.lr,
-            seeds[0],
-            0,
-        )
+        self.flat = Layout.of(first)  # names and slices, as FlatModel has them for one point
+        self.lr, self.seed, self.rounds = config.lr, seeds[0], 0
         self.vector = torch.stack([flatten(start) for start, _ in pairs])
         self.destination = torch.stack([flatten(end) for _, end in pairs])
         self.layers = layer_order(first, task, config.order, seeds[0])
-        self.spheres = self.layout.variance(self.vector)
+        self.spheres = self.flat.variance(self.vector)
         self.network = task.prepared(network(first, task.train.x[:2]))
-        running = {n: b for n, b in first.named_buffers() if n.endswith(("running_mean", "running_var"))}
-        self.statistics = {name: buffer.repeat(len(pairs), 1) for name, buffer in running.items()}
+        self.statistics = {name: b.repeat(len(pairs), 1) for name, b in running_statistics(first).items()}
         self.batches = [task.batches(streams.derive(seed, "path"), config.batch) for seed in seeds]
 
     def arc(self, part):
@@ -98,8 +91,7 @@ class _Points:
 
     def correct(self, *, epsilon=0.0):
         """Project every weight tensor of every point onto its sphere, in place."""
-        slices = self.layout.slices
-        sphere.correct_rows_([self.vector[:, slices[n]] for n in self.layout.layers], self.spheres, epsilon=epsilon)
+        self.flat.correct_(self.vector, self.spheres, epsilon=epsilon)
 
     def train_until_low(self, *, min_rounds, max_rounds, threshold):
         """``min_rounds`` SGD steps of every point; the mean of their losses."""
@@ -111,7 +103,7 @@ class _Points:
         parts = [batches.get(self.rounds) for batches in self.batches]
         x, y = (torch.stack(part, 1) for part in zip(*parts, strict=True))
         with streams.scope(self.seed, "round", self.rounds), torch.enable_grad():
-            gradient, loss = gradients(self.network, self.layout, self.vector, self.statistics, x, y)
+            gradient, loss = gradients(self.network, self.flat, self.vector, self.statistics, x, y)
         self.vector.add_(gradient, alpha=-self.lr)
         self.rounds += 1
         return loss

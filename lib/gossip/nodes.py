@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.gossip.mailbox import Mailbox, write_rows
-from lib.stacked.fallback import network
+from lib.stacked.fallback import network, running_statistics
 from lib.stacked.gradients import gradients
 from lib.stacked.layout import Layout
 
@@ -51,13 +51,13 @@ class StackedNodes:
                 self.moments = Layout(*_moments(model))
                 self.weights = torch.empty(count, self.layout.size, **like)
                 self.statistics = torch.empty(count, self.moments.size, **like)
-                norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in _running(model)}
+                norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in running_statistics(model)}
                 self.rates = {name: norm.momentum for name, norm in norms.items()}
                 self.network = network(model.to(**like), images[:2])
                 self.trained = task.prepared(self.network)
             self.weights[i] = nn.utils.parameters_to_vector(model.parameters()).detach()
             for name, view in self.moments.views(self.statistics[i : i + 1]).items():
-                view[0] = _running(model)[name]
+                view[0] = running_statistics(model)[name]
         self.momentum = torch.zeros_like(self.weights)
         self.models = Mailbox(count, self.layout.size, len(self.layout.layers), **like)
         self.others = {
@@ -189,10 +189,6 @@ class StackedNodes:
                 box.load(state[f"box {name}"])
 
 
-def _running(model):
-    return {n: b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))}
-
-
 def _moments(model):
-    buffers = _running(model)
+    buffers = running_statistics(model)
     return tuple(buffers), tuple(tuple(b.shape) for b in buffers.values())

@@ -40,11 +40,15 @@ def network(model, images):
 
 def _trial(run, model, images):
     parameters = {name: p.detach()[None].repeat(2, *[1] * p.ndim) for name, p in model.named_parameters()}
-    running = {n: b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))}
-    statistics = {name: b[None].repeat(2, *[1] * b.ndim) for name, b in running.items()}
+    statistics = {name: b[None].repeat(2, *[1] * b.ndim) for name, b in running_statistics(model).items()}
     x = images[:, None].expand(-1, 2, *images.shape[1:])
     with torch.random.fork_rng():
         run(parameters, statistics, x, training=True)
+
+
+def running_statistics(model):
+    """The running mean and variance of every batch norm of a model, by name."""
+    return {n: b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))}
 
 
 class VmapNetwork:

@@ -1,0 +1,96 @@
+"""Data sets by name, as plain arrays: embedded, through torchvision, or any folder of images."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lib import paths, seeds, torchvision_operators
+from lib.errors import InputError
+
+torchvision_operators.define_missing()
+
+NAMES = ("digits", "mnist", "cifar10", "cifar100", "folder")
+LABELS = {"digits": "digits (scikit-learn)", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+
+
+def read(name, *, size=None, data_dir=None):
+    """Images and classes of a data set, as they lie there.
+
+    Parameters
+    ----------
+    name, size, data_dir
+        As of :func:`lib.task.load`; only "folder" needs the size, as its images may differ in theirs.
+
+    Returns
+    -------
+    tuple
+        ``x`` (n, C, H, W), ``y`` (n,), ``x_test``, ``y_test``, from 0 to 1, and the name to show.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, the folder does not exist, or the data are missing and cannot be downloaded.
+    """
+    if name not in NAMES:
+        raise InputError(f"data='{name}': unknown data set, choose one of {', '.join(NAMES)}")
+    if name == "digits":
+        return *_digits(), name
+    parts = _from_disk(name, data_dir, size)
+    return parts if name == "folder" else (*parts, name)
+
+
+def check_available(name, data_dir=None):
+    """Raise :class:`InputError` unless ``load(name)`` can find its data, or may download it."""
+    if name not in NAMES:
+        raise InputError(f"data='{name}': unknown data set, choose one of {', '.join(NAMES)}")
+    if name != "digits":
+        _from_disk(name, data_dir, None, check=True)
+
+
+def _digits():
+    """The 8 by 8 digits, the last fifth of a seeded shuffle as test split."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = seeds.numpy(0, "digits", "split").permutation(len(y))
+    x, y, cut = x.reshape(-1, 1, 8, 8)[order] / 16, y[order], len(y) * 4 // 5
+    return x[:cut], y[:cut], x[cut:], y[cut:]
+
+
+def _from_disk(name, data_dir, size, *, check=False):
+    from torchvision import datasets
+
+    folder = Path(data_dir) if data_dir is not None else paths.data_dir()
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"DATA_DIR='{folder}': no such folder")
+    if name == "folder":
+        return _image_folder(folder, size, check)
+    kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    root, download = (paths.DOWNLOADS, True) if folder is None else (folder, False)
+    try:
+        parts = [kind(str(root), train=train, download=download) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        hint = "set DATA_DIR to a folder that holds it" if download else "let DATA_DIR unset to download it"
+        raise InputError(f"data='{name}': not found under {root} ({reason}); {hint}") from None
+    images = [np.asarray(part.data) for part in parts]
+    images = [i[:, None] if i.ndim == 3 else i.transpose(0, 3, 1, 2) for i in images]
+    labels = [np.asarray(part.targets) for part in parts]
+    return images[0] / np.float32(255), labels[0], images[1] / np.float32(255), labels[1]
+
+
+def _image_folder(folder, size, check):
+    from torchvision import datasets
+
+    if folder is None or not all((folder / part).is_dir() for part in ("train", "test")):
+        raise InputError(f"data='folder': DATA_DIR='{folder}' must hold the folders train and test")
+    if check:
+        return None
+    parts = []
+    for part in ("train", "test"):
+        images = datasets.ImageFolder(str(folder / part))
+        shrink = (lambda image: image) if size is None else (lambda image: image.resize((size, size)))
+        parts.append(np.stack([np.asarray(shrink(image), np.float32) for image, _ in images]))
+        parts.append(np.asarray(images.targets))
+    x, y, x_test, y_test = parts
+    return x.transpose(0, 3, 1, 2) / 255, y, x_test.transpose(0, 3, 1, 2) / 255, y_test, folder.name

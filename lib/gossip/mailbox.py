@@ -6,7 +6,7 @@ import torch
 def write_rows(matrix, nodes, rows):
     """``matrix[nodes] = rows``, for long rows (k, D) or a number.
 
-    On a CPU row by row, each a plain copy: torch writes indexed rows number by number, which takes twice as long
+    On a CPU row by row, each a plain copy: torch writes indexed rows number by number, which is slower
     (``make bench ONLY=averaging``). A GPU gets one kernel.
     """
     if matrix.is_cuda:

@@ -105,9 +105,9 @@ def correct_rows_(blocks, target, *, epsilon=0.0):
     target : tensor (N, L)
     epsilon : float
     """
-    means = torch.stack([block.mean(1) for block in blocks], 1)
-    if means.device.type == "cpu" and _correct_near_zero(blocks, means, target, epsilon):
+    if target.device.type == "cpu" and _correct_near_zero(blocks, target, epsilon):
         return
+    means = torch.stack([block.mean(1) for block in blocks], 1)
     columns = means.split(1, dim=1)
     norms = [
         torch.linalg.vector_norm(block.sub_(mean), dim=1) / block.shape[1] ** 0.5
@@ -121,19 +121,24 @@ def correct_rows_(blocks, target, *, epsilon=0.0):
         block.mul_(factor).add_(mean)
 
 
-def _correct_near_zero(blocks, means, target, epsilon):
-    """The same with one pass less over the weights, where no mean is larger than its standard deviation.
+def _correct_near_zero(blocks, target, epsilon):
+    """The same with fewer passes over the weights, where no mean is larger than its standard deviation.
 
     There the mean square less the squared mean loses no digits. Trained layers are like that; where one is not,
     nothing is changed and False returned. Only for a CPU, which need not wait for the answer.
     """
-    norms = [torch.linalg.vector_norm(block, dim=1) / block.shape[1] ** 0.5 for block in blocks]
-    found = torch.stack(norms, 1).square_().sub_(means.square())
+    # Mean and norm of a block one after the other: the second reads it from the cache.
+    moments = [(block.mean(1), torch.linalg.vector_norm(block, dim=1) / block.shape[1] ** 0.5) for block in blocks]
+    means, norms = (torch.stack(column, 1) for column in zip(*moments, strict=True))
+    found = norms.square_().sub_(means.square())
     if not bool((found > means.square()).all()):
         return False
     scale = ((target + epsilon) / (found + epsilon)).sqrt_()
     for block, factor, shift in zip(blocks, scale.split(1, dim=1), (means * (1 - scale)).split(1, dim=1), strict=True):
-        block.mul_(factor).add_(shift)
+        if len(block) == 1:  # a single factor is a number: one pass instead of two
+            torch.add(shift, block, alpha=float(factor), out=block)
+        else:
+            block.mul_(factor).add_(shift)
     return True
 
 

@@ -26,6 +26,11 @@ class Score(NamedTuple):
     loss: float
     accuracy: float
 
+    @classmethod
+    def of(cls, logits, y):
+        """Score of logits (n, classes) and the true classes (n,)."""
+        return cls(float(F.cross_entropy(logits, y)), float((logits.argmax(1) == y).double().mean()))
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -197,18 +202,24 @@ def reestimate_batch_norm(model, x, *, batch=256):
     Statistics of an average of networks are not the average of their statistics, so that a network whose
     weights were moved without training says nothing in eval mode before this. The statistics are the plain
     average over batches; models without batch norm are left alone at no cost.
+
+    Returns
+    -------
+    tensor (n, classes) or None
+        What the model makes of ``x`` where batch norm takes each batch's own statistics; of one batch these are
+        the logits in eval mode, but for the running variances' factor n / (n - 1). None without batch norm.
     """
     norms = batch_norms(model)
     if not norms:
-        return model
+        return None
     was_training, momenta = model.training, [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for part in x.split(batch):
-        model(part)
+    logits = torch.cat([model(part) for part in x.split(batch)])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    return model.train(was_training)
+    model.train(was_training)
+    return logits

@@ -155,6 +155,19 @@ def test_batch_norm_is_re_estimated_at_every_point():
     assert scores[0] == scores[1]
 
 
+def test_a_training_split_of_one_batch_is_evaluated_as_it_is_re_estimated(monkeypatch):
+    path, passes = Path.linear(*(models.create("resnet18", digits, seed=seed) for seed in (0, 1))), []
+    monkeypatch.setattr(
+        "lib.connectivity.path.evaluate", lambda *args: passes.append(args) or training.evaluate(*args)
+    )
+    at_once = path.evaluate(digits, between=1, splits=("train",)).train_loss
+    assert not passes
+    monkeypatch.setattr("lib.connectivity.path.NORM_IMAGES", len(digits.train) - 1)
+    in_two_passes = path.evaluate(digits, between=1, splits=("train",)).train_loss
+    assert len(passes) == 3
+    assert at_once.to_numpy() == pytest.approx(in_two_passes.to_numpy(), rel=1e-3)
+
+
 def test_a_path_is_the_same_after_saving(modes, tmp_path):
     path = connect(*modes, digits, fixed)
     path.save(tmp_path / "path.safetensors")

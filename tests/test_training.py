@@ -100,11 +100,13 @@ def test_divergence_stops_with_the_epoch():
 def test_batch_norm_statistics_are_those_of_the_images():
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)).double()
     x = digits.train.x[:64].double()
-    training.reestimate_batch_norm(model, x, batch=64)
-    made = model[0](x)
+    logits = training.reestimate_batch_norm(model, x, batch=64)
+    made = model[0](x).detach()
     torch.testing.assert_close(model[1].running_mean, made.mean((0, 2, 3)))
     torch.testing.assert_close(model[1].running_var, made.var((0, 2, 3)))
     assert model[1].momentum == 0.1 and model.training
+    model[1].running_var.copy_(made.var((0, 2, 3), correction=0))
+    torch.testing.assert_close(model.eval()(x), logits)
 
 
 def test_evaluate_in_parts_equals_whole():

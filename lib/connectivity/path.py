@@ -1,7 +1,7 @@
 """A path in weight space: anchors P_0 ... P_T and the straight segments between them.
 
 A path is honest only through :meth:`Path.evaluate`: the loss of the stored points, in eval mode, on the whole
-training set, batch norm re-estimated, on the anchors and between them. The largest of these losses is the
+training set, batch norm re-estimated on it, on the anchors and between them. The largest of these losses is the
 path's *certificate*: what paper 1 (arXiv 2505.02604) calls a low-loss path stays below L_thres everywhere.
 """
 
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from lib import models
 from lib.errors import InputError
 from lib.flat import FlatModel, check_same_shape, flatten
-from lib.training import evaluate, reestimate_batch_norm
+from lib.training import Score, evaluate, reestimate_batch_norm
 
 NORM_IMAGES = 2048
 
@@ -123,28 +123,31 @@ class Path:
             arc = lengths[index] + (position - index) * (lengths[min(index + 1, len(self) - 1)] - lengths[index])
             row = {"position": position, "arc": arc, "anchor": float(position).is_integer()}
             looked_at = splits if row["anchor"] or inside is None else inside
-            rows.append(row | self._scores(position, task, looked_at))
+            rows.append(row | self.scores(position, task, looked_at))
         return pd.DataFrame(rows)
 
     def certificate(self, task, *, between=10):
         """The largest training loss over all anchors and ``between`` points inside every segment."""
         return float(self.evaluate(task, between=between, splits=("train",))["train_loss"].max())
 
+    def scores(self, position, task, splits=("train",)):
+        """Loss and accuracy at a position, see :meth:`evaluate`: a dict of ``<split>_loss`` and ``<split>_accuracy``."""
+        flat, first = self._flat, task.train.x[:NORM_IMAGES]
+        flat.vector.copy_(self.point(position))
+        logits = reestimate_batch_norm(flat.module, first, batch=NORM_IMAGES)
+        scores = {}
+        for split in splits:
+            # Re-estimating has already evaluated a training split that is one batch.
+            known = split == "train" and logits is not None and len(task.train) == len(first)
+            score = Score.of(logits, task.train.y) if known else evaluate(flat.module, getattr(task, split))
+            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
+        return scores
+
     def _positions(self, between):
         if between < 0:
             raise InputError(f"between={between}: must be 0 or larger")
         parts = between + 1
         return [number / parts for number in range((len(self) - 1) * parts + 1)]
-
-    def _scores(self, position, task, splits):
-        flat = self._flat
-        flat.vector.copy_(self.point(position))
-        reestimate_batch_norm(flat.module, task.train.x[:NORM_IMAGES])
-        scores = {}
-        for split in splits:
-            score = evaluate(flat.module, getattr(task, split))
-            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
-        return scores
 
     def save(self, file):
         """Write anchors and log to a safetensors file; a registry model is remembered by its entry."""

@@ -8,7 +8,6 @@ held against the pivots of AutoNEB (1, 3, 7, 11 between the ends).
 
 from lib.connectivity.path import Path
 from lib.errors import InputError
-from lib.training import evaluate
 
 
 def simplify(path, task, bound, *, between=10):
@@ -98,4 +97,4 @@ class _Segments:
         return self.anchors[number]
 
     def _loss(self, path, position):
-        return evaluate(path.model_at(position, self.task), self.task.train).loss
+        return path.scores(position, self.task)["train_loss"]

@@ -131,7 +131,7 @@ class Path:
         return float(self.evaluate(task, between=between, splits=("train",))["train_loss"].max())
 
     def scores(self, position, task, splits=("train",)):
-        """Loss and accuracy at a position, see :meth:`evaluate`: a dict of ``<split>_loss`` and ``<split>_accuracy``."""
+        """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``; see :meth:`evaluate`."""
         flat, first = self._flat, task.train.x[:NORM_IMAGES]
         flat.vector.copy_(self.point(position))
         logits = reestimate_batch_norm(flat.module, first, batch=NORM_IMAGES)

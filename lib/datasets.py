@@ -31,8 +31,7 @@ def read(name, *, size=None, data_dir=None):
     InputError
         If the name is unknown, the folder does not exist, or the data are missing and cannot be downloaded.
     """
-    if name not in NAMES:
-        raise InputError(f"data='{name}': unknown data set, choose one of {', '.join(NAMES)}")
+    _check_name(name)
     if name == "digits":
         return *_digits(), name
     parts = _from_disk(name, data_dir, size)
@@ -41,10 +40,14 @@ def read(name, *, size=None, data_dir=None):
 
 def check_available(name, data_dir=None):
     """Raise :class:`InputError` unless ``load(name)`` can find its data, or may download it."""
-    if name not in NAMES:
-        raise InputError(f"data='{name}': unknown data set, choose one of {', '.join(NAMES)}")
+    _check_name(name)
     if name != "digits":
         _from_disk(name, data_dir, None, check=True)
+
+
+def _check_name(name):
+    if name not in NAMES:
+        raise InputError(f"data='{name}': unknown data set, choose one of {', '.join(NAMES)}")
 
 
 def _digits():

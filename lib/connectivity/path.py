@@ -72,7 +72,7 @@ class Path:
         flat = FlatModel(self.model)
         flat.vector.copy_(self.point(position))
         if task is not None:
-            reestimate_batch_norm(flat.module, task.train.x[:NORM_IMAGES])
+            reestimate_batch_norm(flat.module, task.train.x[:NORM_IMAGES], batch=NORM_IMAGES)
         return flat.module
 
     def lengths(self):

@@ -33,7 +33,7 @@ LAPTOP = {
     "cct7": replace(_SMALL, epochs=60),
 }
 # Learning rate along the path: plain SGD, as in the paper, but larger, which takes fewer rounds; without batch norm
-# less is stable, and long-trained ResNets (fine-tuned path) need a tenth to a half of the rounds with less.
+# less is stable, and long-trained ResNets (fine-tuned path) need fewer rounds with less.
 RATES = {"lenet5": 0.05, "resnet18": 0.2, "cct7": 0.2}
 _RATE = 0.4
 _JUDGED = 2048  # images of the training split by which anchors are judged; the laptop's all

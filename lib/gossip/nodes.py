@@ -46,18 +46,19 @@ class StackedNodes:
         images = task.train.x
         like = {"device": images.device, "dtype": images.dtype}
         for i, model in enumerate(models):
+            running = running_statistics(model)
             if i == 0:
                 self.layout = Layout.of(model)
-                self.moments = Layout(*_moments(model))
+                self.moments = Layout(tuple(running), tuple(tuple(each.shape) for each in running.values()))
                 self.weights = torch.empty(count, self.layout.size, **like)
                 self.statistics = torch.empty(count, self.moments.size, **like)
-                norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in running_statistics(model)}
+                norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in running}
                 self.rates = {name: norm.momentum for name, norm in norms.items()}
                 self.network = network(model.to(**like), images[:2])
                 self.trained = task.prepared(self.network)
             self.weights[i] = nn.utils.parameters_to_vector(model.parameters()).detach()
             for name, view in self.moments.views(self.statistics[i : i + 1]).items():
-                view[0] = running_statistics(model)[name]
+                view[0] = running[name]
         self.momentum = torch.zeros_like(self.weights)
         self.models = Mailbox(count, self.layout.size, len(self.layout.layers), **like)
         self.others = {
@@ -187,8 +188,3 @@ class StackedNodes:
         for name, box in {"models": self.models, **self.others}.items():
             if box is not None:
                 box.load(state[f"box {name}"])
-
-
-def _moments(model):
-    buffers = running_statistics(model)
-    return tuple(buffers), tuple(tuple(b.shape) for b in buffers.values())

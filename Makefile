@@ -29,12 +29,13 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
 RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOTEBOOKS" \
 	--device "$$DEVICE" --parameters "$$PARAMETERS" --jobs $(JOBS)
 
-.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean survive bench
+.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean survive endure bench
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 	@echo 'Variables: PROFILE=smoke|laptop|paper  NOTEBOOKS="gossip/* ..."  PARAMETERS="name=value ..."'
+	@echo '           CELL_TIMEOUT=seconds (none by default)'
 	@echo '           DATA_DIR=folder  DEVICE=auto|cpu|cuda  DASK_SCHEDULER_ADDRESS=tcp://...  PYTHON=interpreter'
 
 env: $(READY)  ## install requirements.txt into .venv (every target does so when needed)
@@ -45,6 +46,9 @@ $(VENV)/complete: requirements.txt
 	if [ -z "$$base" ]; then \
 	  echo "error: no Python >= 3.11 found; install one, or name it: make BASE_PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	$$base -m venv $(VENV) || { echo "error: $$base cannot make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "installing requirements.txt into $(VENV)"; \
+	(while sleep 20; do echo "still installing into $(VENV)"; done) & \
+	trap "kill $$! 2>/dev/null" EXIT; \
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
@@ -62,10 +66,10 @@ lint: $(READY)  ## style of the code, and no outputs in the notebooks
 	$(PYTHON) -m nbstripout --verify --drop-empty-cells $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 
 check: $(READY)  ## which claims of the papers hold, from the results that are there
-	@$(PYTHON) -m lib.report.claims --profile "$$PROFILE"
+	@$(PYTHON) -m lib.report.claims --profile "$$PROFILE" --device "$$DEVICE"
 
 report: $(READY)  ## results/PROFILE/report/index.html from the executed notebooks
-	@$(PYTHON) -m lib.report.site --profile "$$PROFILE"
+	@$(PYTHON) -m lib.report.site --profile "$$PROFILE" --device "$$DEVICE"
 
 coverage: $(READY)  ## renew the README's table of items from data/items.csv
 	@$(PYTHON) -m lib.report.coverage
@@ -81,6 +85,9 @@ clean-cache: $(READY)  ## remove stale runs from the cache, or all: ALL=1
 
 survive: $(READY)  ## kill -9 make reproduce PROFILE=smoke ten times, compare every file with an undisturbed run
 	$(PYTHON) tests/survive.py --kills 10
+
+endure: $(READY)  ## execute a short notebook 300 times on a busy machine, kernels killed and stopped: none may hang
+	$(PYTHON) tests/endurance.py
 
 bench: $(READY)  ## what a tick costs, in ratios taken in one run, as tables under results/bench (ONLY=gossip for a part)
 	@$(PYTHON) -m benchmarks --only "$(ONLY)"

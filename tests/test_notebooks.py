@@ -6,6 +6,8 @@ One run of all of them serves all tests; unchanged notebooks are reused from an 
 import fcntl
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,12 +16,14 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import survive
 
 from lib import paths
-from lib.report import claims, notebooks, parameters
+from lib.report import claims, parameters, plan
 
 pytestmark = pytest.mark.xdist_group("notebooks")
-NOTEBOOKS = notebooks.find()
+NOTEBOOKS = plan.find()
+NOT_WORTH_READING = re.compile(r"tensor\(|PosixPath\(|\d+ reused, \d+ to run|\d+/\d+ done")
 ITEMS = [row for row in claims.read_rows(paths.DATA / "items.csv") if row["notebook"]]
 
 
@@ -45,6 +49,39 @@ def test_smoke_profile_runs_and_no_claim_fails(smoke):
 def test_notebook_was_executed(smoke, name):
     assert f"{name}: reused" in smoke.stdout or (paths.RESULTS / f"smoke/executed/{name}.html").is_file()
     assert (paths.RESULTS / f"smoke/quantities/{name}.json").is_file()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_outputs_are_worth_reading(smoke, name):
+    notebook = nbformat.read(paths.RESULTS / f"smoke/executed/{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            texts = [output.get("text", ""), *(t for kind, t in output.get("data", {}).items() if "image" not in kind)]
+            assert max(map(len, texts)) <= 20_000, cell.source
+            assert NOT_WORTH_READING.findall(" ".join(texts)) == [], cell.source
+
+
+def test_a_notebook_that_fails_is_named_last_and_its_claims_do_not_count(smoke, tmp_path):
+    """In a copy of the tree and its results of a full run, one notebook is made to fail."""
+    copy = survive.copy_tree(tmp_path / "copy")
+    shutil.copytree(paths.RESULTS / "smoke", copy / "results/smoke", ignore=shutil.ignore_patterns("report*", ".lock"))
+    name = "gossip/10-settings-and-algorithms"
+    notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("raise KeyError('no such thing')"))
+    nbformat.write(notebook, copy / f"notebooks/{name}.ipynb")
+    environment = {key: value for key, value in os.environ.items() if key not in ("LIB_CACHE", "DATA_DIR")}
+    command = [sys.executable, "-m", "lib.report.notebooks", "--profile", "smoke"]
+    done = subprocess.run(
+        command, cwd=copy, env={**environment, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=False
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert sum("reused" in line for line in lines) == len(NOTEBOOKS) - 1, done.stdout
+    assert lines[-1].startswith(f"FAILED {name}: cell [")
+    assert lines[-1].endswith("KeyError: 'no such thing'")
+    verdicts = (copy / "results/smoke/claims.md").read_text()
+    (settings,) = (line for line in verdicts.splitlines() if "gossip, T2" in line)
+    assert "| failed (cell [" in settings
 
 
 @pytest.mark.parametrize("row", ITEMS, ids=lambda row: row["item"])
@@ -77,5 +114,5 @@ def test_papermill_shows_each_parameter_with_its_help(name):
 def test_every_profile_fits_every_notebook():
     profiles = sorted(file.stem for file in (paths.NOTEBOOKS / "profiles").glob("*.yaml"))
     assert profiles == ["paper", "smoke"]
-    planned = {profile: len(notebooks.plan(profile, "*", {})) for profile in ("laptop", *profiles)}
+    planned = {profile: len(plan.plan(profile, "*", {})) for profile in ("laptop", *profiles)}
     assert set(planned.values()) == {len(NOTEBOOKS)}

@@ -17,10 +17,10 @@ def claim(relation="<", value=1.0, tolerance=0.0, expected="reproduced", item="n
     )  # fmt: skip
 
 
-def verdict(tmp_path, measured, **row):
+def verdict(tmp_path, measured, state="current", **row):
     (tmp_path / "quantities").mkdir(exist_ok=True)
     (tmp_path / "quantities/a.json").write_text(json.dumps(measured))
-    return claims.judge("smoke", claims=[claim(**row)], folder=tmp_path)[0]
+    return claims.judge("smoke", states={"a": state}, claims=[claim(**row)], folder=tmp_path)[0]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,22 @@ def test_verdicts(tmp_path, ours, row, result):
     assert found.failed == (result == "not reproduced")
 
 
+@pytest.mark.parametrize(
+    ("state", "ours", "row", "result", "failed"),
+    [
+        ("stale", 0.5, {}, "stale (made by other code, parameters or data)", False),
+        ("as committed", 0.5, {}, "as committed (holds)", False),
+        ("as committed", 1.5, {}, "as committed (does not hold)", True),
+        ("as committed", 1.5, {"expected": "not reproduced"}, "as committed (does not hold, as known)", False),
+        ("failed: cell [3]: KeyError: 'x'", 0.5, {}, "failed (cell [3]: KeyError: 'x')", True),
+    ],
+)
+def test_only_a_current_notebook_makes_a_verdict_of_this_run(tmp_path, state, ours, row, result, failed):
+    found = verdict(tmp_path, {"q": ours}, state, **row)
+    assert (found.result, found.failed) == (result, failed)
+    assert "0 of 1 claims reproduced, 1 " in claims.summary([found])
+
+
 def test_missing_quantity_fails_only_if_its_notebooks_ran(tmp_path, monkeypatch):
     (tmp_path / "items.csv").write_text("item,notebook\nnothing,a\nlater,a b\n")
     monkeypatch.setattr(paths, "DATA", tmp_path)
@@ -64,7 +80,7 @@ def test_table_counts_and_exit_code(tmp_path, capsys):
 
 
 def test_other_profiles_are_not_judged(tmp_path):
-    assert claims.judge("paper", claims=[claim()], folder=tmp_path) == []
+    assert claims.judge("paper", states={}, claims=[claim()], folder=tmp_path) == []
 
 
 def test_recorded_quantities_make_one_file_that_check_reads(tmp_path, monkeypatch):
@@ -74,7 +90,7 @@ def test_recorded_quantities_make_one_file_that_check_reads(tmp_path, monkeypatc
     claims.record("b", 1)
     claims.record("a", True)
     assert (tmp_path / "quantities/toys/a.json").read_text() == '{\n "a": 1.0,\n "b": 1.0\n}\n'
-    claims.check("smoke", folder=tmp_path)
+    claims.check("smoke", states={}, folder=tmp_path)
     assert (tmp_path / "claims.md").read_text().startswith("Claims of the papers at profile smoke.")
 
 

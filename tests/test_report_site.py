@@ -8,7 +8,7 @@ from nbformat import v4
 
 from lib import paths
 from lib.errors import InputError
-from lib.report import coverage, site
+from lib.report import claims, coverage, site
 
 FETCHED = re.compile(r"<(?:script|link|img)[^>]*(?:src|href)=[\"'](?:https?:)?//[^\"']*")
 
@@ -27,7 +27,7 @@ def folder(tmp_path, write_notebook):
 
 
 def test_pages_figures_and_no_network(folder):
-    first = site.build("smoke", folder=folder)
+    first = site.build("smoke", states={}, folder=folder)
     html = first.read_text()
     page = (folder / "report/toys/a.html").read_text()
     assert "Results at" in html
@@ -37,17 +37,30 @@ def test_pages_figures_and_no_network(folder):
     assert re.search(r"<math.*<mi>N</mi>", page, re.DOTALL), "formulas are MathML"
     assert FETCHED.findall(html + page) == []
     built = first.stat().st_mtime_ns
-    assert site.build("smoke", folder=folder).stat().st_mtime_ns == built, "up to date: not built again"
+    assert site.build("smoke", states={}, folder=folder).stat().st_mtime_ns == built, "up to date: not built again"
     (folder / "figures/curve.png").write_bytes(b"other")
-    assert site.build("smoke", folder=folder).stat().st_mtime_ns != built
+    assert site.build("smoke", states={}, folder=folder).stat().st_mtime_ns != built
     assert not list(folder.glob("report-*")), "nothing half-built stays"
 
 
 def test_nothing_executed(tmp_path):
     with pytest.raises(InputError, match="profile=smoke: no executed notebooks; run: make reproduce PROFILE=smoke"):
-        site.build("smoke", folder=tmp_path)
+        site.build("smoke", states={}, folder=tmp_path)
 
 
 def test_coverage_table_of_the_readme_is_up_to_date():
     text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert coverage.fill(text) == text, "run: make coverage"
+
+
+def test_an_item_is_regenerated_only_if_all_its_notebooks_were():
+    row = next(row for row in claims.read_rows(paths.DATA / "items.csv") if " " in row["notebook"])
+    names = row["notebook"].split()
+    last_cells = {}
+    for state in ("current", "stale", "failed: cell [3]: KeyError: 'x'", "as committed"):
+        table = coverage.table(states={**dict.fromkeys(names, "current"), names[0]: state})
+        line = next(line for line in table.splitlines() if f"| {row['item']} |" in line)
+        last_cells[state] = line.split("|")[-2].strip()
+    assert list(last_cells.values()) == [
+        "regenerated", "regenerated, stale", "failed, regenerated", "as committed, regenerated",
+    ]  # fmt: skip

@@ -29,7 +29,7 @@ RELATIONS: dict[str, Callable[[float, float, float], bool]] = {
     "within": lambda ours, value, tolerance: abs(ours - value) <= tolerance,
 }
 EXPECTED = ("reproduced", "not reproduced")
-FAILURES = ("not reproduced", "not recorded")
+FAILURES = ("not reproduced", "not recorded", "as committed (does not hold)")
 
 _recorded: dict[str, float] = {}
 
@@ -80,7 +80,7 @@ class Verdict:
     @property
     def failed(self) -> bool:
         """True for a claim that should hold here and does not."""
-        return self.result in FAILURES
+        return self.result in FAILURES or self.result.startswith("failed")
 
 
 def record(quantity: str, value: float) -> None:
@@ -129,28 +129,61 @@ def read_rows(file: Path) -> list[dict[str, str]]:
         return rows
 
 
-def judge(profile: str, *, claims: list[Claim] | None = None, folder: Path | None = None) -> list[Verdict]:
-    """Compare the claims of `profile` with the quantities recorded in `folder` (default: its results)."""
+def judge(
+    profile: str, *, states: dict[str, str], claims: list[Claim] | None = None, folder: Path | None = None
+) -> list[Verdict]:
+    """Compare the claims of `profile` with the quantities recorded in `folder` (default: its results).
+
+    Parameters
+    ----------
+    states : dict of str to str
+        State of each notebook's results, as :func:`lib.report.plan.states` finds it: only what is current counts as
+        reproduced or not. A notebook that is not named has no results.
+    """
     folder = folder or paths.RESULTS / profile
-    files = sorted((folder / "quantities").rglob("*.json"))
-    measured = {name: value for file in files for name, value in json.loads(file.read_text()).items()}
-    ran = {file.relative_to(folder / "quantities").with_suffix("").as_posix() for file in files}
+    recorded_by = _quantities(folder / "quantities")
     notebooks = {row["item"]: row["notebook"].split() for row in read_rows(paths.DATA / "items.csv")}
-    return [
-        _verdict(claim, measured.get(claim.quantity), complete=ran.issuperset(notebooks.get(claim.item, ())))
-        for claim in (load() if claims is None else claims)
-        if profile in claim.profiles
-    ]
+    verdicts = []
+    for claim in load() if claims is None else claims:
+        if profile in claim.profiles:
+            notebook, ours = recorded_by.get(claim.quantity, (None, None))
+            needed = [states.get(name, "not run") for name in notebooks.get(claim.item, ())]
+            state = _without_value(needed) if notebook is None else states.get(notebook, "stale")
+            verdicts.append(_verdict(claim, ours, state))
+    return verdicts
 
 
-def _verdict(claim, ours, *, complete):
-    """`complete`: all notebooks of the claim's item have run, so its quantity should be there."""
+def _quantities(folder):
+    """Notebook and value by quantity."""
+    return {
+        quantity: (file.relative_to(folder).with_suffix("").as_posix(), value)
+        for file in sorted(folder.rglob("*.json"))
+        for quantity, value in json.loads(file.read_text()).items()
+    }
+
+
+def _without_value(needed):
+    """State of a claim that no notebook has measured, from the states of the notebooks of its item."""
+    failed = [state for state in needed if state.startswith("failed")]
+    return (failed or ["not run" if "not run" in needed or not needed else "not recorded"])[0]
+
+
+def _verdict(claim, ours, state):
+    """`state` of the notebook that measured `ours`; only a current one makes a verdict of this run."""
+    if state.startswith("failed: "):
+        return Verdict(claim, None, f"failed ({state.removeprefix('failed: ')})")
     if ours is None:
-        return Verdict(claim, None, "not recorded" if complete else "not run")
+        return Verdict(claim, None, state)
     holds = RELATIONS[claim.relation](ours, claim.value, claim.tolerance)
-    if claim.expected == "reproduced":
-        return Verdict(claim, ours, "reproduced" if holds else "not reproduced")
-    return Verdict(claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})")
+    known = claim.expected == "not reproduced"
+    if state == "stale":
+        return Verdict(claim, ours, "stale (made by other code, parameters or data)")
+    if state == "as committed":
+        word = "holds" if holds else "does not hold, as known" if known else "does not hold"
+        return Verdict(claim, ours, f"as committed ({word})")
+    if known:
+        return Verdict(claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})")
+    return Verdict(claim, ours, "reproduced" if holds else "not reproduced")
 
 
 def conclusion(sentence: str) -> "Markdown":
@@ -172,16 +205,17 @@ def conclusion(sentence: str) -> "Markdown":
     lines = [
         f"* *{claim.sentence}* Expected {claim.threshold}, here {_number(ours)}: **{verdict.result}**."
         for claim in load()
-        if (ours := _recorded.get(claim.quantity)) is not None and (profile in claim.profiles or profile == "interactive")
-        for verdict in [_verdict(claim, ours, complete=True)]
+        if (ours := _recorded.get(claim.quantity)) is not None
+        and (profile in claim.profiles or profile == "interactive")
+        for verdict in [_verdict(claim, ours, "current")]
     ]
     return Markdown("\n".join([sentence, "", *lines]))
 
 
-def check(profile: str, *, folder: Path | None = None) -> list[Verdict]:
+def check(profile: str, *, states: dict[str, str], folder: Path | None = None) -> list[Verdict]:
     """Judge the claims of `profile`, write ``claims.md`` beside its results, and return the verdicts."""
     folder = folder or paths.RESULTS / profile
-    verdicts = judge(profile, folder=folder)
+    verdicts = judge(profile, states=states, folder=folder)
     head = f"Claims of the papers at profile {profile}. Sources and evidence: data/claims.csv."
     context.write(folder / "claims.md", "\n\n".join([head, markdown(verdicts), summary(verdicts)]) + "\n")
     return verdicts
@@ -205,8 +239,11 @@ def markdown(verdicts: list[Verdict]) -> str:
 def summary(verdicts: list[Verdict]) -> str:
     """How many claims hold, in one line."""
     counts = Counter(v.result.partition(" (")[0] for v in verdicts)
-    others = "".join(f", {count} {result}" for result, count in sorted(counts.items()) if result != "reproduced")
-    return f"{counts['reproduced']} of {len(verdicts)} claims reproduced{others}."
+    holding = sum(v.result == "as committed (holds)" for v in verdicts)
+    notes = {"as committed": f" ({holding} hold)"}
+    reproduced = counts.pop("reproduced", 0)
+    others = "".join(f", {count} {result}{notes.get(result, '')}" for result, count in sorted(counts.items()))
+    return f"{reproduced} of {len(verdicts)} claims reproduced{others}."
 
 
 def show(verdicts: list[Verdict]) -> int:
@@ -229,14 +266,19 @@ def _number(value):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: ``python -m lib.report.claims --profile laptop``."""
+    """Say which claims hold, from the results that are there; nothing is run or written."""
+    from lib.report.plan import plan, states  # which imports much; the notebooks need only what stands above
+
     parser = argparse.ArgumentParser(prog="claims", description=main.__doc__)
     parser.add_argument("--profile", default="laptop")
-    profile = parser.parse_args(arguments).profile
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args(arguments)
     try:
-        if not (paths.RESULTS / profile).is_dir():
-            raise InputError(f"profile={profile}: no results; run: make reproduce PROFILE={profile}")
-        return show(check(profile))
+        folder = paths.RESULTS / options.profile
+        jobs = plan(options.profile, "*", {}, device=options.device)
+        if not folder.is_dir():
+            raise InputError(f"profile={options.profile}: no results; run: make reproduce PROFILE={options.profile}")
+        return show(judge(options.profile, states=states(jobs, folder)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ The source is ``data/items.csv``; the README's table is written by ``python -m l
 two markers, and a test sees that it is up to date.
 """
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from lib import paths
 from lib.report.claims import read_rows
 
 BEGIN, END = "<!-- coverage: make coverage -->", "<!-- end of coverage -->"
-HEADER = ("paper", "item", "content", "notebook", "evidence of the settings", "status")
+HEADER = ("paper", "item", "content", "notebook", "evidence of the settings")
 
 
 def readme_link(name: str) -> str:
@@ -20,28 +21,44 @@ def readme_link(name: str) -> str:
     return f"[{name.rpartition('/')[2]}](notebooks/{name}.ipynb)"
 
 
-def table(*, link: Callable[[str], str] = readme_link) -> str:
-    """All items as a markdown table; `link` turns a notebook's name into a link to it."""
+def table(*, link: Callable[[str], str] = readme_link, states: dict[str, str] | None = None) -> str:
+    """All items as a markdown table.
+
+    Parameters
+    ----------
+    link : callable
+        Makes a link of a notebook's name.
+    states : dict of str to str, optional
+        State of each notebook's results (:func:`lib.report.plan.states`), for the last column; without, that names
+        the profiles whose results of the item are committed.
+    """
+    rows = read_rows(paths.DATA / "items.csv")
     lines = [
-        HEADER,
-        ("---",) * len(HEADER),
-        *(_row(row, link) for row in read_rows(paths.DATA / "items.csv")),
+        (*HEADER, "committed results" if states is None else "this run"),
+        ("---",) * (len(HEADER) + 1),
+        *((*_row(row, link), _committed(row) if states is None else _state(row, states)) for row in rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _row(row, link):
-    names = row["notebook"].split()
-    done = names and all((paths.NOTEBOOKS / f"{name}.ipynb").is_file() for name in names)
-    links = ", ".join(link(name) for name in names)
-    return (
-        row["paper"],
-        row["item"],
-        row["content"],
-        links,
-        row["evidence"],
-        "regenerated" if done else "open",
-    )
+    links = ", ".join(link(name) for name in row["notebook"].split())
+    return row["paper"], row["item"], row["content"], links, row["evidence"]
+
+
+def _state(row, states):
+    """Whether the item was regenerated: only where all its notebooks ran with the code, parameters and data at hand."""
+    words = {states.get(name, "not run").partition(":")[0] for name in row["notebook"].split()} or {"open"}
+    return ", ".join(sorted("regenerated" if word == "current" else word for word in words))
+
+
+def _committed(row):
+    """Profiles for which git has every file of the item."""
+    listed = subprocess.run(["git", "ls-files", "results"], cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    there = set(listed.stdout.splitlines())
+    profiles = sorted({file.split("/")[1] for file in there} - {"bench"})
+    files = row["files"].split()
+    return ", ".join(p for p in profiles if files and all(f"results/{p}/{file}" in there for file in files)) or "none"
 
 
 def fill(text: str) -> str:

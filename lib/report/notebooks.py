@@ -6,117 +6,23 @@ calls. Notebooks that are up to date are not run again; at the end stand the cla
 
 import argparse
 import fcntl
-import fnmatch
-import hashlib
-import json
 import os
-import re
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext, suppress
 
-import nbformat
+import psutil
 
 from lib import paths, runs
 from lib.errors import InputError
-from lib.report import claims, parameters, site
+from lib.report import claims, parameters, site, times
 from lib.report.display import Display
-from lib.report.execute import Job, Outcome, execute, up_to_date
+from lib.report.execute import Job, Outcome, cell_timeout, execute, up_to_date
+from lib.report.plan import plan, states
 
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
-
-def find(folder: Path = paths.NOTEBOOKS) -> dict[str, Path]:
-    """All notebooks of `folder`, by name: the path without its suffix."""
-    files = sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-
-
-def select(patterns: str, known: dict[str, Path]) -> dict[str, Path]:
-    """The notebooks that match one of the blank-separated `patterns`; each pattern must match some."""
-    chosen = set()
-    for pattern in patterns.split():
-        matches = fnmatch.filter(known, pattern.removeprefix("notebooks/").removesuffix(".ipynb"))
-        if not matches:
-            raise InputError(f"notebooks={pattern!r}: no such notebook{parameters.suggest(pattern, known)}")
-        chosen.update(matches)
-    if not chosen:
-        raise InputError("notebooks='': expected names or patterns such as gossip/*")
-    return {name: path for name, path in known.items() if name in chosen}
-
-
-def plan(profile: str, patterns: str, changes: dict, *, device: str = "auto", root: Path = paths.ROOT) -> list[Job]:
-    """Jobs for the selected notebooks of ``root/notebooks``, every parameter known and of the right type.
-
-    Parameters
-    ----------
-    profile : str
-        "laptop", or a file of ``notebooks/profiles``.
-    patterns : str
-        Blank-separated notebook names, with ``*``.
-    changes : dict
-        Parameters for every selected notebook; results then go to ``results/<profile>-custom``.
-    device : str
-        What "auto" means in the notebooks.
-
-    Raises
-    ------
-    InputError
-        For the first thing that is wrong with any of them.
-    """
-    folder = root / "notebooks"
-    known = find(folder)
-    chosen = select(patterns, known)
-    by_profile = parameters.read_profile(profile, folder=folder / "profiles", notebooks=known)
-    _check_device(device)
-    results = root / "results" / (f"{profile}-custom" if changes else profile)
-    jobs = []
-    for name, path in chosen.items():
-        notebook = _read(path, name)
-        own = parameters.declared(notebook, name=name)
-        values = parameters.apply(own, {**by_profile.get(name, {}), **changes}, notebook=name)
-        different = {key: value for key, value in values.items() if value != own[key].value}
-        key = _key(notebook, name, [results.name, device, values])
-        jobs.append(Job(name, path, results, values, different, key))
-    return jobs
-
-
-def _read(path, name):
-    try:
-        return nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError):
-        raise InputError(f"{name}: not a notebook, or damaged") from None
-
-
-def _check_device(device):
-    if not DEVICE.fullmatch(device):
-        raise InputError(f"device={device!r}: expected auto, cpu, cuda, cuda:N or mps")
-    if device.startswith(("cuda", "mps")):
-        import torch
-
-        backend = torch.backends.mps if device == "mps" else torch.cuda
-        if not backend.is_available():
-            raise InputError(f"device={device!r}: not available on this machine; expected auto or cpu")
-
-
-def _key(notebook, name, settings):
-    """What decides whether a notebook must run again: source, settings, the code and versions below it."""
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    try:
-        code_hash = runs.code_hash_of_source(code)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    parts = [
-        json.dumps(settings, sort_keys=True),
-        *(cell.source for cell in notebook.cells),
-        code_hash,
-        Path(__file__).with_name("style.mplstyle").read_text(),
-        (paths.ROOT / "requirements.txt").read_text(),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
+INTERRUPT_SECONDS = 6.0  # that an orderly end may take after Ctrl-C
 
 def check_data(jobs: list[Job]) -> None:
     """Raise `InputError` if a data set that a notebook names in its parameter `data` is not there."""
@@ -132,7 +38,9 @@ def _listed(value):
     return [value] if isinstance(value, str) else value or []
 
 
-def run(jobs: list[Job], *, side_by_side: int = 1, again: bool = False) -> list[Outcome]:
+def run(
+    jobs: list[Job], *, display: Display | None = None, side_by_side: int = 1, again: bool = False
+) -> list[Outcome]:
     """Run the jobs that are not up to date, `side_by_side` at a time; failures do not stop the others.
 
     Returns
@@ -147,10 +55,11 @@ def run(jobs: list[Job], *, side_by_side: int = 1, again: bool = False) -> list[
     """
     waiting = [job for job in jobs if again or not up_to_date(job)]
     check_data(waiting)
-    with Display(len(jobs)) as display:
+    cell_timeout()
+    with nullcontext(display) if display else Display(jobs) as display:
         for job in jobs:
             if job not in waiting:
-                display.finished(job.name, "reused")
+                display.finished(job, "reused")
         if not waiting:
             return []
         with (
@@ -166,9 +75,11 @@ def _run_all(jobs, lock, pool, display):
 
     def one(job):
         outcome = execute(
-            job, lock=lock, started=processes.append, progress=lambda cells: display.running(job.name, cells)
+            job, lock=lock, started=processes.append, progress=lambda cell, of: display.running(job, cell, of)
         )
-        display.finished(job.name, f"FAILED, {outcome.error}" if outcome.error else f"{outcome.seconds:.0f} s")
+        display.finished(job, f"FAILED, {outcome.error}" if outcome.error else f"{outcome.seconds:.0f} s")
+        if outcome.error is None:
+            times.record(job.results, job.name, outcome.seconds)
         return outcome
 
     futures = [pool.submit(one, job) for job in jobs]
@@ -179,7 +90,7 @@ def _run_all(jobs, lock, pool, display):
         pool.shutdown(wait=False, cancel_futures=True)
         display.silent = True
         for process in processes:
-            process.terminate()
+            process.end()
         raise
     return [future.result() for future in futures]
 
@@ -208,7 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="also run what is up to date")
     parser.add_argument("--only-run", action="store_true", help="leave the claims and the report as they are")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         return _main(options)
     except (InputError, OSError) as error:  # a full disk and a folder that is not ours are the user's to mend
@@ -226,16 +139,43 @@ def _main(options):
     jobs = plan(options.profile, options.notebooks, changes, device=options.device)
     paths.data_dir()
     os.environ["DEVICE"] = options.device
-    outcomes = run(jobs, side_by_side=options.jobs, again=options.again)
-    failed = any(outcome.error for outcome in outcomes)
-    if options.only_run:
-        return int(failed)
-    print()
+    with Display(jobs) as display:
+        outcomes = run(jobs, display=display, side_by_side=options.jobs, again=options.again)
+        code = 0 if options.only_run else _conclude(jobs, options, display)
+    failures = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failures:  # last, where it is read
+        print(f"FAILED {outcome.job.name}: {outcome.error}")
+    return int(bool(failures) or code)
+
+
+def _conclude(jobs, options, display):
+    """Judge the claims and build the report; 1 if a claim fails that should hold."""
     results = jobs[0].results
-    code = claims.show(claims.check(options.profile, folder=results))
-    if site.executed(results):
-        print(f"report: {os.path.relpath(site.build(options.profile, folder=results))}")
-    return int(failed or code)
+    everything = jobs if options.parameters else plan(options.profile, "*", {}, device=options.device)
+    known = states(everything, results)
+    with display.phase("building the report"):
+        verdicts = claims.check(options.profile, folder=results, states=known)
+        built = site.build(options.profile, folder=results, states=known) if site.executed(results) else None
+    print()
+    code = claims.show(verdicts)
+    if built:
+        print(f"report: {os.path.relpath(built)}")
+    return code
+
+
+def _interrupt(*_):
+    """Ctrl-C: everything ends in an orderly way, and after some seconds in any way."""
+    guard = threading.Timer(INTERRUPT_SECONDS, _end_everything)
+    guard.daemon = True
+    guard.start()
+    raise KeyboardInterrupt
+
+
+def _end_everything():
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+    os._exit(130)
 
 
 if __name__ == "__main__":

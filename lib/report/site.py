@@ -20,6 +20,7 @@ from lib import paths
 from lib.errors import InputError
 from lib.report import claims, coverage
 
+SPHINX_SECONDS = 900
 STYLE = """
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
 .gallery figure { margin: 0; }
@@ -29,12 +30,14 @@ table { font-size: .85rem; }
 """
 
 
-def build(profile: str, *, folder: Path | None = None) -> Path:
+def build(profile: str, *, states: dict[str, str], folder: Path | None = None) -> Path:
     """Build the report of a profile, unless it is up to date.
 
     Parameters
     ----------
     profile : str
+    states : dict of str to str
+        State of each notebook's results, as of :func:`lib.report.plan.states`.
     folder : Path, optional
         The profile's results; default ``results/<profile>``.
 
@@ -52,7 +55,7 @@ def build(profile: str, *, folder: Path | None = None) -> Path:
     notebooks = executed(folder)
     if not notebooks:
         raise InputError(f"profile={profile}: no executed notebooks; run: make reproduce PROFILE={profile}")
-    report, index = folder / "report", _index(profile, folder, notebooks)
+    report, index = folder / "report", _index(profile, folder, notebooks, states)
     inputs = _digest(index, [*notebooks.values(), *_figures(folder)])
     stamp = report / ".inputs"
     if not stamp.is_file() or stamp.read_text() != inputs:
@@ -82,9 +85,9 @@ def _digest(index, files):
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _index(profile, folder, notebooks):
+def _index(profile, folder, notebooks, states):
     """Source of the first page, in MyST markdown."""
-    verdicts = claims.judge(profile, folder=folder)
+    verdicts = claims.judge(profile, states=states, folder=folder)
     groups = dict.fromkeys(name.partition("/")[0] for name in sorted(notebooks, key=_last_explore))
     parts = [
         f"# Results at profile {folder.name}",
@@ -97,7 +100,7 @@ def _index(profile, folder, notebooks):
         "## Figures",
         _gallery(_figures(folder)),
         "## Items of the papers",
-        coverage.table(link=lambda name: f"[{name}]({name}.ipynb)" if name in notebooks else name),
+        coverage.table(link=lambda name: f"[{name}]({name}.ipynb)" if name in notebooks else name, states=states),
         *(_contents(group, [name for name in notebooks if name.startswith(f"{group}/")]) for group in groups),
     ]
     return "\n\n".join(parts) + "\n"
@@ -138,17 +141,28 @@ def _lay_out(source, index, folder, notebooks):
 
 def _sphinx(source, built):
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", str(source.parent / "doctrees")]
-    done = subprocess.run([*command, str(source), str(built)], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            [*command, str(source), str(built)], capture_output=True, text=True, check=False, timeout=SPHINX_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"report: Sphinx did not end within {SPHINX_SECONDS} seconds and was ended") from None
     if done.returncode:
         raise InputError(f"report: {(done.stderr.strip().splitlines() or ['Sphinx failed'])[-1]}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Build the report of a profile from its executed notebooks."""
+    from lib.report.plan import plan, states
+
     parser = argparse.ArgumentParser(prog="report", description=main.__doc__)
     parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args(arguments)
     try:
-        print(f"report: {build(parser.parse_args(arguments).profile).relative_to(paths.ROOT)}")
+        jobs = plan(options.profile, "*", {}, device=options.device)
+        known = states(jobs, paths.RESULTS / options.profile)
+        print(f"report: {build(options.profile, states=known).relative_to(paths.ROOT)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ import shutil
 
 from lib.runs import cache, work
 from lib.runs.code import code_hash, code_hash_of_source
+from lib.runs.progress import announce
 
 __all__ = ["RunFailed", "code_hash", "code_hash_of_source", "local_cluster", "map", "one"]
 
@@ -54,7 +55,7 @@ def map(function, configs, *, label=None):
     if not work.inside_a_run():
         plural = "s" * (len(entries) != 1)
         reused = len(entries) - len(jobs)
-        print(f"{label}: {len(entries)} run{plural}, {reused} reused, {len(jobs)} to run", flush=True)
+        announce(f"{label}: {len(entries)} run{plural}, {reused} reused, {len(jobs)} to run")
     found.update(_finish(function, jobs, entries, label))
     return [found[entry.key] for entry, _ in wanted]
 
@@ -83,7 +84,7 @@ def _finish(function, jobs, entries, label):
     except ConnectionError as error:
         raise RunFailed(f"{label}: {error}; what is finished is kept, run again to continue") from None
     except KeyboardInterrupt:
-        print(f"{label}: interrupted; what is finished is kept, the rest continues from its checkpoints")
+        announce(f"{label}: interrupted; what is finished is kept, the rest continues from its checkpoints")
         raise
     if failures:
         told = "; ".join([*failures][:3]) + "; ..." * (len(failures) > 3)

@@ -10,7 +10,9 @@ import logging
 import math
 import os
 import queue
+import signal
 import tempfile
+import threading
 import time
 
 import dask
@@ -25,12 +27,14 @@ from lib.runs.progress import progress
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 _CONNECT = "10s"
+_CLOSE_SECONDS = 5.0
 _MEMORY = "auto"  # a worker's share of the machine
 _PATIENCE = 120.0  # seconds that this machine's cluster may be without workers: lost ones are back in a few
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     "distributed.worker.memory.target": False,  # results are small and go home at once: never spill
     "distributed.worker.memory.spill": False,
+    "distributed.scheduler.worker-ttl": "60s",  # a worker that was stopped is replaced, its runs start again
     "distributed.admin.tick.limit": "1h",  # a busy machine is no news
     "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
     # glibc keeps what large tensors leave, instead of mapping each anew (Dask's own threshold is far smaller), and
@@ -63,23 +67,33 @@ def local_cluster(workers=None):
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lib-workers-"))
         stack.enter_context(dask.config.set(_SETTINGS))
-        cluster = stack.enter_context(
-            LocalCluster(
-                n_workers=workers or machine_workers(),
-                threads_per_worker=1,
-                memory_limit=_MEMORY,
-                preload=["lib.runs.work"],
-                host="127.0.0.1",
-                local_directory=folder,
-                silence_logs=logging.CRITICAL,
-                env=environment,
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            )
+        cluster = LocalCluster(
+            n_workers=workers or machine_workers(),
+            threads_per_worker=1,
+            memory_limit=_MEMORY,
+            preload=["lib.runs.work"],
+            host="127.0.0.1",
+            local_directory=folder,
+            silence_logs=logging.CRITICAL,
+            env=environment,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         )
+        stack.callback(_close, cluster)
         stack.callback(os.environ.pop, ADDRESS, None)
         os.environ[ADDRESS] = cluster.scheduler_address
         yield cluster.scheduler_address
+
+
+def _close(cluster):
+    """Close a cluster; a worker that does not end within some seconds is killed."""
+    closer = threading.Thread(target=cluster.close, daemon=True)
+    closer.start()
+    closer.join(_CLOSE_SECONDS)
+    for nanny in cluster.workers.values() if closer.is_alive() else ():
+        if nanny.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def machine_workers():

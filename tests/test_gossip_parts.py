@@ -187,6 +187,8 @@ def test_measures():
     curve = pd.Series([0.1, 0.1, 0.3, 0.35, 0.9], index=[0, 100, 120, 200, 300])
     assert measures.plateau_delay(curve) == 300
     assert math.isnan(measures.plateau_delay(curve[:2]))
+    assert math.isnan(measures.plateau_delay(curve.clip(upper=0.29))), "a curve that never leaves chance has no delay"
+    assert measures.plateau_delay(curve.clip(upper=0.32), chance=0.05) == 200
     assert measures.ticks_to(curve, 0.2) == pytest.approx(110)
     assert measures.ticks_to(curve, 0.05) == 0
     assert math.isnan(measures.ticks_to(curve, 0.95))

@@ -31,6 +31,10 @@ def verdict(tmp_path, measured, state="current", **row):
         (float("nan"), {}, "not reproduced"),
         (float("inf"), {"relation": ">"}, "reproduced"),
         (0.5, {"relation": ">"}, "not reproduced"),
+        ({"at_least": 1.5}, {"relation": ">"}, "reproduced"),
+        ({"at_least": 0.5}, {"relation": ">"}, "not reproduced"),
+        ({"at_least": 0.5}, {}, "not reproduced"),
+        ({"at_least": 7.0}, {"relation": "within", "value": 7.0}, "not reproduced"),
         (1.09, {"relation": "within", "tolerance": 0.1}, "reproduced"),
         (1.2, {"relation": "within", "tolerance": 0.1}, "not reproduced"),
         (7.0, {"relation": "within", "value": 7.0}, "reproduced"),
@@ -90,6 +94,8 @@ def test_recorded_quantities_make_one_file_that_check_reads(tmp_path, monkeypatc
     claims.record("b", 1)
     claims.record("a", True)
     assert (tmp_path / "quantities/toys/a.json").read_text() == '{\n "a": 1.0,\n "b": 1.0\n}\n'
+    claims.record("b", 2, at_least=True)
+    assert json.loads((tmp_path / "quantities/toys/a.json").read_text()) == {"a": 1.0, "b": {"at_least": 2.0}}
     claims.check("smoke", states={}, folder=tmp_path)
     assert (tmp_path / "claims.md").read_text().startswith("Claims of the papers at profile smoke.")
 

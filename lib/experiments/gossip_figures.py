@@ -12,6 +12,7 @@ import pandas as pd
 from lib import runs
 from lib.experiments.gossip import gossip_run
 from lib.gossip import measures
+from lib.report import claims
 
 # The same line looks the same in all figures; lines that coincide stay visible by their dashes.
 COLOURS = {
@@ -130,10 +131,27 @@ def summary(outcomes, *, level, batch, interval=10):
     return pd.DataFrame(rows)
 
 
-def ratio(outcomes, first, second, *, level):
-    """Ticks to a level of the first line, divided by those of the second.
+def record_ratio(quantity, outcomes, first, second, *, level):
+    """Record :func:`ratio` as a quantity of a claim, as a lower bound where it is one; returns it."""
+    value = ratio(outcomes, first, second, level=level)
+    claims.record(quantity, value, at_least=not arrives(outcomes, first, level=level))
+    return value
 
-    Where the first never gets there, its last tick counts: the ratio is then a lower bound.
+
+def arrives(outcomes, name, *, level):
+    """Whether a line's mean accuracy reaches a level within the run."""
+    return not math.isnan(measures.ticks_to(mean_accuracy(outcomes[name]), level))
+
+
+def slowest_over_fastest(ticks):
+    """Largest over smallest ticks to a level; nan unless there are at least two, and all reached the level."""
+    return ticks.max() / ticks.min() if len(ticks) > 1 and ticks.notna().all() else math.nan
+
+
+def ratio(outcomes, first, second, *, level):
+    """Ticks to a level of the first line, divided by those of the second; nan where the second never gets there.
+
+    Where the first never gets there (:func:`arrives`), its last tick counts: the ratio is then a lower bound.
     """
     curves = [mean_accuracy(outcomes[name]) for name in (first, second)]
     ticks = [measures.ticks_to(curve, level) for curve in curves]

@@ -11,24 +11,29 @@ from lib import seeds
 from lib.errors import InputError
 
 
-def plateau_delay(accuracy, *, after=120, rises=10):
+def plateau_delay(accuracy, *, chance=0.1, after=120, rises=10):
     """Tick of the rapid rise, by the rule of the paper's code.
 
     Of the ``rises`` largest rises of the mean accuracy between recordings, in falling order, the first that
-    lies after tick ``after``.
+    lies after tick ``after``. A curve that stays near chance has no rapid rise, so it has no delay (ours: the
+    paper's rule names the tick of some noise).
 
     Parameters
     ----------
     accuracy : pandas.Series
         Mean accuracy by tick, as ``Simulation.accuracy``.
+    chance : float
+        Accuracy of guessing, 1 / classes. A curve leaves it when it reaches three times as much.
 
     Returns
     -------
     float
-        A tick, or nan where none of them lies so late.
+        A tick, or nan where the curve never leaves chance or none of its rises lies so late.
     """
+    if not accuracy.max() >= 3 * chance:
+        return math.nan
     rise = accuracy.diff().dropna().sort_values(ascending=False, kind="stable").head(rises)
-    late = [tick for tick in rise.index if tick > after]
+    late = [tick for tick, size in rise.items() if tick > after and size > 0]
     return float(late[0]) if late else math.nan
 
 

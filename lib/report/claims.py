@@ -31,7 +31,7 @@ RELATIONS: dict[str, Callable[[float, float, float], bool]] = {
 EXPECTED = ("reproduced", "not reproduced")
 FAILURES = ("not reproduced", "not recorded", "as committed (does not hold)")
 
-_recorded: dict[str, float] = {}
+_recorded: dict[str, float | dict[str, float]] = {}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Verdict:
     """A claim and what was measured; `result` says in words how they compare."""
 
     claim: Claim
-    ours: float | None
+    ours: float | dict[str, float] | None
     result: str
 
     @property
@@ -83,7 +83,7 @@ class Verdict:
         return self.result in FAILURES or self.result.startswith("failed")
 
 
-def record(quantity: str, value: float) -> None:
+def record(quantity: str, value: float, *, at_least: bool = False) -> None:
     """Record a measured quantity of the running notebook, under ``results/<profile>/quantities``.
 
     Parameters
@@ -92,9 +92,12 @@ def record(quantity: str, value: float) -> None:
         Its name in ``data/claims.csv``; other names are kept too.
     value : float
         A number or bool; infinity and NaN are allowed ("never reached") and fail most claims.
+    at_least : bool
+        The value is only a lower bound, such as a ratio of ticks of which the larger was not reached within the run.
+        It can show that a quantity is large, and nothing else.
     """
     try:
-        _recorded[quantity] = float(value)
+        _recorded[quantity] = {"at_least": float(value)} if at_least else float(value)
     except (TypeError, ValueError):
         raise InputError(f"claims.record({quantity!r}): value={value!r}: expected a number") from None
     path = context.results() / "quantities" / f"{context.notebook()}.json"
@@ -174,7 +177,10 @@ def _verdict(claim, ours, state):
         return Verdict(claim, None, f"failed ({state.removeprefix('failed: ')})")
     if ours is None:
         return Verdict(claim, None, state)
-    holds = RELATIONS[claim.relation](ours, claim.value, claim.tolerance)
+    if isinstance(ours, dict):  # a lower bound
+        holds = claim.relation == ">" and ours["at_least"] > claim.value
+    else:
+        holds = RELATIONS[claim.relation](ours, claim.value, claim.tolerance)
     known = claim.expected == "not reproduced"
     if state == "stale":
         return Verdict(claim, ours, "stale (made by other code, parameters or data)")
@@ -262,6 +268,10 @@ def show(verdicts: list[Verdict]) -> int:
 def _number(value):
     if value is None:
         return ""
+    if isinstance(value, dict):
+        return f"≥ {_number(value['at_least'])}"
+    if value != value:
+        return "not within the run"
     return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
 
 

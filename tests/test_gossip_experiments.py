@@ -100,7 +100,7 @@ def test_a_federated_outcome_is_judged_by_its_server():
 def test_sweep_figure_marks_what_never_arrived(values):
     groups = {value: {"gossip": curve(0.1, 0.2), "corrected gossip": curve(0.1, 0.9)} for value in values}
     table = draw.sweep(groups, "size", level=0.5, batch=1)
-    assert draw.speed_ups(groups, level=0.5).to_list() == pytest.approx([2.0, 2.0])
+    assert draw.speed_ups(groups, level=0.5)["speed-up"].to_list() == pytest.approx([2.0, 2.0])
     fig = draw.sweep_figure(groups, table, level=0.5, last=100)
     ax, curves = fig.axes
     assert [line.get_label() for line in curves.lines] == [str(value) for value in values]

@@ -143,6 +143,11 @@ def arrives(outcomes, name, *, level):
     return not math.isnan(measures.ticks_to(mean_accuracy(outcomes[name]), level))
 
 
+def bound(outcomes, name, *, level):
+    """The word for a ratio whose first line never gets to the level: "at least", else nothing."""
+    return "" if arrives(outcomes, name, level=level) else "at least"
+
+
 def slowest_over_fastest(ticks):
     """Largest over smallest ticks to a level; nan unless there are at least two, and all reached the level."""
     return ticks.max() / ticks.min() if len(ticks) > 1 and ticks.notna().all() else math.nan
@@ -198,8 +203,33 @@ def sweep_figure(groups, table, *, level, last, shown="corrected gossip", logari
 
 
 def speed_ups(groups, *, level):
-    """Series by value of a sweep: how much faster corrected gossip is than plain gossip; see :func:`ratio`."""
-    return pd.Series({value: ratio(of, "gossip", "corrected gossip", level=level) for value, of in groups.items()})
+    """How much faster corrected gossip is than plain gossip, for each value of a sweep.
+
+    Returns
+    -------
+    DataFrame
+        By value: ``speed-up`` (:func:`ratio`) and ``bound``, "at least" where plain gossip never gets there.
+    """
+    return pd.DataFrame(
+        {
+            "speed-up": {value: ratio(of, "gossip", "corrected gossip", level=level) for value, of in groups.items()},
+            "bound": {value: bound(of, "gossip", level=level) for value, of in groups.items()},
+        }
+    )
+
+
+def record_speed_ups(prefix, groups, *, level):
+    """Record the speed-up for each value of a sweep, and the smallest of them."""
+    speed = speed_ups(groups, level=level)
+    for value, row in speed.iterrows():
+        claims.record(f"{prefix}.{value:g}.speed_up", row["speed-up"], at_least=bool(row["bound"]))
+    record_smallest(f"{prefix}.smallest_speed_up", speed["speed-up"], speed["bound"])
+
+
+def record_smallest(quantity, values, bounds):
+    """Record the smallest of some values, of which those with a word in ``bounds`` are lower bounds."""
+    smallest = values.min(skipna=False)
+    claims.record(quantity, smallest, at_least=bool((bounds[values == smallest] != "").any()))
 
 
 def ticks_against(ax, table, *, level, last, systems=None, logarithmic=False):

@@ -82,8 +82,14 @@ def test_parts_warn_or_raise():
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: topology.random_regular(9, 3, seed=0), "degree=3 with nodes=9: their product must be even"),
     (lambda: topology.random_regular(4, 4, seed=0), "degree=4: must be smaller than nodes=4"),
-    (lambda: topology.random_regular(4, 0, seed=0), "degree=0: too small"),
+    (lambda: topology.random_regular(4, 0, seed=0), "degree=0: must be at least 1"),
     (lambda: topology.directed_regular(3, 3, seed=0), "degree=3: must be smaller than nodes=3"),
+    (lambda: topology.ring(2), "nodes=2: must be at least 3"),
+    (lambda: topology.star(1), "nodes=1: must be at least 2"),
+    (lambda: topology.complete(0), "nodes=0: must be at least 2"),
+    (lambda: topology.watts_strogatz(4, 8, seed=0), "degree=8: must be smaller than nodes=4"),
+    (lambda: topology.watts_strogatz(9, 3, seed=0), "degree=3: must be even"),
+    (lambda: topology.two_communities(8, 4, seed=0), "degree=4: must be smaller than nodes / 2=4"),
     (lambda: topology.watts_strogatz(9, 2, rewiring=2, seed=0), r"rewiring=2: must be in \[0, 1\]"),
     (lambda: topology.scale_free(9, exponent=2, seed=0), "exponent=2: must be larger than 2"),
     (lambda: topology.hyperbolic(9, 3, exponent=1, seed=0), "exponent=1: must be larger than 2"),
@@ -93,7 +99,7 @@ def test_parts_warn_or_raise():
     (lambda: topology.check(nx.empty_graph(3)), "graph: has no edges"),
     (lambda: topology.mixing_matrix(nx.path_graph(3), "hand"), "mixing='hand': choose one of uniform, metropolis"),
     (lambda: topology.mixing_matrix(nx.DiGraph([(0, 1)]), "metropolis"), "needs an undirected graph"),
-    (lambda: topology.Rewired(None, 0), "every=0: too small"),
+    (lambda: topology.Rewired(None, 0), "every=0: must be at least 1"),
     (lambda: experiments.Network("check", {}).make(0), "missing"),
     (lambda: experiments.Network("Rewired", {}), "topology='Rewired': no such family"),
     (lambda: gossip.Average(beta=1.1), r"beta=1.1: must be in \[0, 1\]"),
@@ -114,6 +120,7 @@ def test_parts_warn_or_raise():
     (lambda: gossip.average(torch.ones(2, 3), torch.eye(3)), r"mixing: shape \(3, 3\), needs \(2, 2\)"),
     (lambda: gossip.average(torch.ones(2, 3), torch.eye(2), "some"), "variance='some': choose None or one of"),
     (lambda: Sampler(torch.zeros(3).long(), torch.ones(1, 2) / 2), "no image of class 1"),
+    (lambda: measures.remove_weights({}, 1.2, seed=0), r"keep=1.2: must be in \[0, 1\]"),
     (lambda: measures.scale_weights({}, 2), r"ratio=2: must be in \[0, 1\]"),
 ])  # fmt: skip
 def test_bad_input(call, message):
@@ -172,15 +179,26 @@ def test_messages_hold_what_they_say():
     layout = Layout(("a", "b"), ((4, 5), (4,)))
     change = torch.linspace(-1, 1, 24).expand(2, 24)
     sent = torch.tensor([0, 1])
-    options = dict(seed=0, tick=3)
+    options = dict(seeds=[0, 1])
     assert gossip.Whole().mask(change, sent, layout, **options) is None
     sampled = gossip.Sampled(0.5).mask(change, sent, layout, **options)
     assert torch.equal(sampled, gossip.Sampled(0.5).mask(change, sent, layout, **options))
-    assert not torch.equal(sampled, gossip.Sampled(0.5).mask(change, sent, layout, seed=1, tick=3))
+    assert not torch.equal(sampled, gossip.Sampled(0.5).mask(change, sent, layout, seeds=[2, 1]))
+    swapped = gossip.Sampled(0.5).mask(change, sent, layout, seeds=[1, 0])
+    assert torch.equal(sampled.flip(0), swapped), "a sender's draw does not depend on who sends with it"
     compressed = gossip.Compressed(0.5).mask(change, sent, layout, **options)[0]
     assert compressed[:20].tolist() == [True] * 5 + [False] * 10 + [True] * 5
     parts = torch.stack([gossip.Partitioned(3).mask(change, sent + i, layout, **options)[0] for i in range(3)])
     assert (parts.sum(0) == 1).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(3, 12), st.data())
+def test_directed_regular_has_its_degree(nodes, data):
+    degree = data.draw(st.integers(1, nodes - 1))
+    graph = topology.directed_regular(nodes, degree, seed=data.draw(st.integers(0, 99)))
+    assert {d for _, d in graph.out_degree} == {d for _, d in graph.in_degree} == {degree}
+    assert not any(a == b for a, b in graph.edges)
 
 
 def test_measures():

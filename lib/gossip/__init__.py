@@ -1,6 +1,6 @@
 """Gossip learning and vanishing variance (paper 2, Tian et al., arXiv 2404.04616)."""
 
-from lib.gossip import labels, measures, topology
+from lib.gossip import labels, measures, reference, topology
 from lib.gossip.averaging import Average, Federated, Isolated, TransferLike, VarianceCorrected, average
 from lib.gossip.labels import IID, Dirichlet, Halves, Shards
 from lib.gossip.messages import Compressed, Partitioned, Sampled, Whole
@@ -25,6 +25,7 @@ __all__ = [
     "average",
     "labels",
     "measures",
+    "reference",
     "simulate",
     "topology",
 ]

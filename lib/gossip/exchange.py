@@ -118,16 +118,23 @@ class GossipExchange(IsolatedExchange):
         position, receiver, share = self.links.of(senders)
         keep = super().present(tick)[receiver]
         if self.settings.message_loss:
-            generator = seeds.generator(self.seed, "loss", tick, int(senders[0]))
-            keep &= torch.rand(len(receiver), generator=generator) >= self.settings.message_loss
+            keep &= self._not_lost(tick, senders)
         position, receiver, share = position[keep], receiver[keep], share[keep]
         mask = self.averaging.message.mask(
             change, self.sent[senders], self.nodes.layout,
-            seed=seeds.derive(self.seed, "message", int(senders[0])), tick=tick,
+            seeds=[seeds.derive(self.seed, "message", tick, sender) for sender in senders.tolist()],
         )  # fmt: skip
         self.nodes.send(senders.to(change.device), (position, receiver), share, mask)
         self.sent[senders] += 1
         self.count.index_add_(0, receiver, torch.ones_like(receiver))
+
+    def _not_lost(self, tick, senders):
+        """Which of the messages arrive; drawn sender by sender, so that it does not matter who sends together."""
+        draws = [
+            torch.rand(int(self.links.outdegree[sender]), generator=seeds.generator(self.seed, "loss", tick, sender))
+            for sender in senders.tolist()
+        ]
+        return torch.cat(draws) >= self.settings.message_loss
 
     def average(self, tick):
         """Let every node with enough models average."""
@@ -138,7 +145,8 @@ class GossipExchange(IsolatedExchange):
             return
         beta = torch.where(self.asleep[ready], 0.0, self.averaging.beta).double()[:, None]
         weights = self.nodes.weights
-        self.nodes.average(ready.to(weights.device), self.averaging, beta.to(weights))
+        kept = None if self.links.kept is None else self.links.kept[ready, None].to(weights)
+        self.nodes.average(ready.to(weights.device), self.averaging, beta.to(weights), kept)
         self._wake(ready[self.asleep[ready]], tick)
         self.count[ready] = 0
 
@@ -176,9 +184,10 @@ class Links:
         other = receiver != sender
         order = torch.argsort(sender[other], stable=True)
         self.receiver = receiver[other][order]
-        # A node's threshold counts messages, and its mean is taken over what came: only ratios matter.
+        # The mean is taken over what came, and over the own model where the matrix keeps a part of it (Metropolis).
         self.share = matrix.values()[other][order]
         n = len(graph)
+        self.kept = None if mixing == "uniform" else matrix.to_dense().diagonal()
         self.outdegree = torch.bincount(sender[other], minlength=n)
         self.indegree = torch.bincount(receiver[other], minlength=n)
         self.first = self.outdegree.cumsum(0) - self.outdegree

@@ -1,8 +1,8 @@
 """The plain loop over nodes: what the papers' algorithms say, one model at a time, for tests to compare with.
 
 Every node is a ``torch.nn.Module`` with ``torch.optim.SGD`` of its own and an inbox of whole received models.
-Slow, and meant to be read beside Algorithms 1 to 3 of paper 2; :class:`lib.gossip.nodes.StackedNodes` gives
-the same numbers.
+Slow; :class:`lib.gossip.nodes.StackedNodes` gives the same numbers. Both ask the same learning system how to mix;
+Algorithms 1 to 3 of paper 2 as a short text to read are in :mod:`lib.gossip.reference`.
 """
 
 import torch
@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import sphere, training
-from lib.gossip.averaging import VarianceCorrected
 from lib.stacked.layout import Layout
 
 
@@ -53,42 +52,32 @@ class LoopNodes:
             parts = (_vector(self.models[node]), self._momentum(node), _statistics(self.models[node]))
             self.inboxes[receiver].append((share, *parts, held))
 
-    def average(self, ready, averaging, beta):
-        """Average, replace, clear, for each ready node."""
-        for node, own_share in zip(ready.tolist(), beta[:, 0].tolist(), strict=True):
+    def average(self, ready, averaging, beta, kept):
+        """Average, replace, clear, for each ready node; see :meth:`lib.gossip.nodes.StackedNodes.average`."""
+        kept = torch.zeros_like(beta) if kept is None else kept
+        for node, own_share, in_mean in zip(ready.tolist(), beta, kept[:, 0].tolist(), strict=True):
             inbox, self.inboxes[node] = self.inboxes[node], []
             shares = torch.tensor([message[0] for message in inbox], dtype=torch.float64)
-            shares = (shares / shares.sum()).tolist()
+            total = float(shares.sum())
+            shares, in_mean = (shares / total).tolist(), in_mean / (in_mean + total)
             own = _vector(self.models[node])
-            mean, target = torch.zeros_like(own), dict.fromkeys(self.layout.layers, 0.0)
+            mean, received = torch.zeros_like(own), 0.0
             for share, (_, sent, _, _, held) in zip(shares, inbox, strict=True):
                 mean += share * torch.where(held, sent, own)
-                variance = sphere.variance(self.layout.state(sent))
-                target = {name: target[name] + share * variance[name] for name in target}
-            mixed = self._mix(averaging, own, mean, target, own_share)
-            nn.utils.vector_to_parameters(mixed, self.models[node].parameters())
-            self._mix_others(node, inbox, shares, own_share)
-
-    def _mix(self, averaging, own, mean, target, beta):
-        if not isinstance(averaging, VarianceCorrected):
-            return beta * own + (1 - beta) * mean
-        before = sphere.variance(self.layout.state(own))
-        if averaging.target == "own":
-            target = before
-        elif averaging.target == "mixed":
-            target = {name: beta * before[name] + (1 - beta) * target[name] for name in target}
-        if averaging.order == "before":
-            return beta * own + (1 - beta) * self._correct(mean, target, averaging.epsilon)
-        return self._correct(beta * own + (1 - beta) * mean, target, averaging.epsilon)
+                received = received + share * self.layout.variance(sent[None])
+            mean = in_mean * own + (1 - in_mean) * mean
+            mixed = averaging.mix(own[None], mean[None], received, own_share[None], self.layout)[0]
+            nn.utils.vector_to_parameters(mixed.clone(), self.models[node].parameters())
+            self._mix_others(node, inbox, shares, float(own_share), in_mean)
 
     def _correct(self, vector, target, epsilon=0.0):
         state = sphere.correct(self.layout.state(vector), target, epsilon=epsilon)
         return torch.cat([state[name].reshape(-1) for name in self.layout.names])
 
-    def _mix_others(self, node, inbox, shares, beta):
+    def _mix_others(self, node, inbox, shares, beta, in_mean):
         def mix(own, place):
             received = sum(s * message[place] for s, message in zip(shares, inbox, strict=True))
-            return beta * own + (1 - beta) * received
+            return beta * own + (1 - beta) * (in_mean * own + (1 - in_mean) * received)
 
         if self.mixes_momentum:
             self._set_momentum(node, mix(self._momentum(node), 2))

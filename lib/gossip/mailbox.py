@@ -64,16 +64,19 @@ class Mailbox:
             self.held.index_add_(0, receivers, matrix @ mask.to(rows.dtype))
         self.total.index_add_(0, receivers, matrix @ rows)
 
-    def take(self, nodes, own):
+    def take(self, nodes, own, kept=None):
         """Empty the mailboxes of nodes (k,); means of rows (k, D) and of variances (k, layers).
 
-        A weight that some messages did not hold is completed with the own one, from ``own`` (k, D).
+        A weight that some messages did not hold is completed with the own one, from ``own`` (k, D). The own row
+        counts in the mean of rows with weight ``kept`` (k, 1), where given, beside the weights of the messages.
         """
         shares = self.shares[nodes, None]
         mean = self.total.index_select(0, nodes).mul_(1 / shares)
         if self.held is not None:
             mean.addcmul_(own, 1 - self.held.index_select(0, nodes).mul_(1 / shares))
             write_rows(self.held, nodes, 0)
+        if kept is not None:
+            mean.lerp_(own, kept / (kept + shares))
         variance = self.variance[nodes] / shares
         write_rows(self.total, nodes, 0)
         self.variance[nodes] = 0

@@ -51,7 +51,7 @@ def ticks_to(accuracy, level):
 
 def remove_weights(state, keep, *, seed):
     """Set a random part of each weight tensor to 0; each weight stays with probability ``keep``."""
-    _check_ratio(keep)
+    _check_fraction(keep=keep)
     generator = seeds.generator(seed, "remove")
     return {
         name: tensor * (torch.rand(tensor.shape, generator=generator).to(tensor.device) < keep)
@@ -62,10 +62,11 @@ def remove_weights(state, keep, *, seed):
 
 def scale_weights(state, ratio):
     """Multiply every weight tensor by a ratio."""
-    _check_ratio(ratio)
+    _check_fraction(ratio=ratio)
     return {name: tensor * ratio if tensor.ndim >= 2 else tensor for name, tensor in state.items()}
 
 
-def _check_ratio(ratio):
-    if not 0 <= ratio <= 1:
-        raise InputError(f"ratio={ratio}: must be in [0, 1]")
+def _check_fraction(**values):
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"{name}={value}: must be in [0, 1]")

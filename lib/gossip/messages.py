@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lib import seeds
+from lib import seeds as streams
 from lib.errors import InputError
 
 
@@ -17,9 +17,7 @@ from lib.errors import InputError
 class Whole:
     """The whole model."""
 
-    partial = False
-
-    def mask(self, change, sent, layout, *, seed, tick):
+    def mask(self, change, sent, layout, *, seeds):
         """No mask."""
         return None
 
@@ -29,15 +27,17 @@ class Sampled:
     """Each weight is sent with probability ``fraction``, drawn anew for each message."""
 
     fraction: float = 0.5
-    partial = True
 
     def __post_init__(self):
         _check_fraction(self.fraction)
 
-    def mask(self, change, sent, layout, *, seed, tick):
+    def mask(self, change, sent, layout, *, seeds):
         """Mask (k, D); see :meth:`Compressed.mask`."""
-        generator = seeds.generator(seed, "sampled", tick, device=change.device)
-        return torch.rand(change.shape, generator=generator, device=change.device) < self.fraction
+        mask = torch.empty_like(change, dtype=torch.bool)
+        for row, seed in zip(mask, seeds, strict=True):  # sender by sender: it does not matter who sends together
+            generator = streams.generator(seed, "sampled", device=change.device)
+            row.copy_(torch.rand(change.shape[1], generator=generator, device=change.device) < self.fraction)
+        return mask
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,11 @@ class Compressed:
     """
 
     fraction: float = 0.5
-    partial = True
 
     def __post_init__(self):
         _check_fraction(self.fraction)
 
-    def mask(self, change, sent, layout, *, seed, tick):
+    def mask(self, change, sent, layout, *, seeds):
         """Mask (k, D) of the weights to send.
 
         Parameters
@@ -64,7 +63,8 @@ class Compressed:
         sent : tensor (k,), int64
             Messages that each sender has sent before.
         layout : lib.stacked.layout.Layout
-        seed, tick : int
+        seeds : list of int
+            Of this message of each sender.
         """
         mask = torch.empty_like(change, dtype=torch.bool)
         for part in layout.slices.values():
@@ -79,13 +79,12 @@ class Partitioned:
     """The model is cut into ``parts`` runs of weights; each message holds one of them, in turn."""
 
     parts: int = 4
-    partial = True
 
     def __post_init__(self):
         if self.parts < 1:
             raise InputError(f"parts={self.parts}: must be at least 1")
 
-    def mask(self, change, sent, layout, *, seed, tick):
+    def mask(self, change, sent, layout, *, seeds):
         """Mask (k, D); see :meth:`Compressed.mask`."""
         part = torch.arange(change.shape[1], device=change.device) * self.parts // change.shape[1]
         return part == (sent.to(change.device) % self.parts)[:, None]

@@ -6,8 +6,6 @@ hold running sums, not models, so that memory is three times nodes x weights. Th
 equal is :class:`lib.gossip.loop.LoopNodes`.
 """
 
-import logging
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,8 +14,6 @@ from lib.gossip.mailbox import Mailbox, write_rows
 from lib.stacked.fallback import network, running_statistics
 from lib.stacked.gradients import gradients
 from lib.stacked.layout import Layout
-
-log = logging.getLogger(__name__)
 
 
 class StackedNodes:
@@ -110,17 +106,25 @@ class StackedNodes:
             if box is not None:
                 box.put(edges, getattr(self, name)[senders], shares)
 
-    def average(self, ready, averaging, beta):
-        """Let the ready nodes (k,) mix in what they received, by a learning system, own share beta (k, 1)."""
+    def average(self, ready, averaging, beta, kept):
+        """Let the ready nodes (k,) mix in what they received, by a learning system.
+
+        Parameters
+        ----------
+        beta : tensor (k, 1)
+            Weight of the own model in the mixture.
+        kept : tensor (k, 1) or None
+            Weight of the own model in the mean of what was received; None for none.
+        """
         for part in torch.arange(len(ready), device=ready.device).split(self.chunk):
-            nodes, own_share = ready[part], beta[part]
+            nodes, own_share, in_mean = ready[part], beta[part], None if kept is None else kept[part]
             own = self.weights.index_select(0, nodes)
-            mean, variance = self.models.take(nodes, own)
+            mean, variance = self.models.take(nodes, own, in_mean)
             write_rows(self.weights, nodes, averaging.mix(own, mean, variance, own_share, self.layout))
             for name, box in self.others.items():
                 if box is not None:
                     mine = getattr(self, name)
-                    mine[nodes] = box.take(nodes, mine[nodes])[0].lerp_(mine[nodes], own_share)
+                    mine[nodes] = box.take(nodes, mine[nodes], in_mean)[0].lerp_(mine[nodes], own_share)
 
     def replace(self, reported, *, corrected=False):
         """Give every node the mean of the reported models (k,), as a federated server does."""

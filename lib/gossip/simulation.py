@@ -253,12 +253,17 @@ def _train(task, nodes, exchange, sampler, settings, seed, tick):
             index = images[:, part].to(task.device)
             x, y = task.train.x[index], task.train.y[index]
             if settings.augment and task.augmentation is not None:
-                generator = seeds.generator(seed, "augment", tick, step, int(part[0]), device=x.device)
-                x = task.augmentation(x.flatten(0, 1), generator).view(x.shape)
+                x = _augmented(task, x, due[part], seed, tick, step)
             node = due[part].to(task.device)
             change = nodes.train(node, x, y, lr=settings.lr, momentum=settings.momentum)
             if step == exchange.local_steps - 1:
                 exchange.send(tick, due[part], change)
+
+
+def _augmented(task, x, nodes, seed, tick, step):
+    """Images (B, k, C, H, W) augmented node by node, so that it does not matter which nodes train together."""
+    streams = (seeds.generator(seed, "augment", tick, step, node, device=x.device) for node in nodes.tolist())
+    return torch.stack([task.augmentation(own, each) for own, each in zip(x.unbind(1), streams, strict=True)], 1)
 
 
 def _state(tick, nodes, exchange, recorder):

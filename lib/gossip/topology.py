@@ -15,6 +15,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from lib import seeds
 from lib.errors import InputError
@@ -30,9 +31,7 @@ def random_regular(nodes, degree, *, seed):
     InputError
         If ``nodes * degree`` is odd, or the degree does not lie in 1..nodes-1.
     """
-    _positive(nodes=nodes, degree=degree)
-    if degree >= nodes:
-        raise InputError(f"degree={degree}: must be smaller than nodes={nodes}")
+    _check_degree(nodes, degree)
     if nodes * degree % 2:
         raise InputError(f"degree={degree} with nodes={nodes}: their product must be even")
     return _connected(lambda k: nx.random_regular_graph(degree, nodes, seed=seeds.derive(seed, "regular", k)))
@@ -40,19 +39,19 @@ def random_regular(nodes, degree, *, seed):
 
 def ring(nodes):
     """Cycle: every node has two neighbours."""
-    _positive(nodes=nodes - 2)
+    _at_least(3, nodes=nodes)
     return nx.cycle_graph(nodes)
 
 
 def complete(nodes):
     """Everybody sends to everybody."""
-    _positive(nodes=nodes - 1)
+    _at_least(2, nodes=nodes)
     return nx.complete_graph(nodes)
 
 
 def star(nodes):
     """One hub, ``nodes - 1`` leaves."""
-    _positive(nodes=nodes - 1)
+    _at_least(2, nodes=nodes)
     return nx.star_graph(nodes - 1)
 
 
@@ -64,8 +63,16 @@ def star_regular(nodes, degree, *, seed):
 
 
 def watts_strogatz(nodes, degree, *, rewiring=0.1, seed):
-    """Small world: a ring of ``degree`` nearest neighbours, edges rewired with probability ``rewiring``."""
-    _positive(nodes=nodes, degree=degree)
+    """Small world: a ring of ``degree`` nearest neighbours, edges rewired with probability ``rewiring``.
+
+    Raises
+    ------
+    InputError
+        If the degree is odd or does not lie in 2..nodes-1.
+    """
+    _check_degree(nodes, degree)
+    if degree % 2:
+        raise InputError(f"degree={degree}: must be even, as many neighbours on either side of the ring")
     _fraction(rewiring=rewiring)
     return _connected(
         lambda k: nx.watts_strogatz_graph(nodes, degree, rewiring, seed=seeds.derive(seed, "small world", k))
@@ -108,9 +115,10 @@ def stochastic_block(sizes, *, inside, between, seed):
 
 def two_communities(nodes, degree, *, bridges=2, seed):
     """Two random regular graphs of ``nodes / 2``, joined by ``bridges`` edges."""
-    _positive(bridges=bridges)
+    _positive(nodes=nodes, degree=degree, bridges=bridges)
     if nodes % 2:
         raise InputError(f"nodes={nodes}: two communities of one size need an even number")
+    _check_degree(nodes // 2, degree, of="nodes / 2")
     halves = [random_regular(nodes // 2, degree, seed=seeds.derive(seed, "half", k)) for k in range(2)]
     graph = nx.disjoint_union(*halves)
     graph.add_edges_from((k, nodes // 2 + k) for k in range(min(bridges, nodes // 2)))
@@ -143,19 +151,27 @@ def hyperbolic(nodes, degree, *, exponent=3.0, seed):
 
 
 def directed_regular(nodes, degree, *, seed):
-    """Every node sends to ``degree`` nodes and receives from as many: a union of random cycles."""
-    _positive(nodes=nodes, degree=degree)
-    if degree >= nodes:
-        raise InputError(f"degree={degree}: must be smaller than nodes={nodes}")
+    """Every node sends to ``degree`` nodes and receives from as many: a union of random cycles.
+
+    A cycle that shares an edge with an earlier one is drawn again. In a dense graph no random cycle may fit any more;
+    then each node gets one more receiver by a random assignment, which always exists (the edges that are left form a
+    regular bipartite graph).
+    """
+    _check_degree(nodes, degree)
     graph = nx.DiGraph()
     graph.add_nodes_from(range(nodes))
-    attempt = 0
-    while graph.number_of_edges() < nodes * degree:
+    for attempt in range(1000):
+        if graph.number_of_edges() == nodes * degree:
+            return graph
         cycle = seeds.numpy(seed, "cycle", attempt).permutation(nodes)
         edges = list(zip(cycle, np.roll(cycle, 1), strict=True))
-        attempt += 1
-        if not any(graph.has_edge(*edge) for edge in edges) or attempt > 1000:
+        if not any(graph.has_edge(*edge) for edge in edges):
             graph.add_edges_from((int(a), int(b)) for a, b in edges)
+    for missing in range(graph.number_of_edges() // nodes, degree):
+        cost = seeds.numpy(seed, "assignment", missing).random((nodes, nodes))
+        cost[nx.to_numpy_array(graph, nodelist=range(nodes)) > 0] = nodes + 1
+        np.fill_diagonal(cost, nodes + 1)
+        graph.add_edges_from(enumerate(linear_sum_assignment(cost)[1].tolist()))
     return graph
 
 
@@ -247,7 +263,8 @@ def mixing_matrix(graph, kind="uniform"):
     graph : networkx.Graph or DiGraph
     kind : {"uniform", "metropolis"}
         uniform: 1/degree for each neighbour. metropolis: 1/(1 + the larger degree of both), the rest stays
-        with the node itself (Metropolis-Hastings; symmetric, hence the plain mean is what nodes agree on).
+        with the node itself (Metropolis-Hastings; symmetric, hence the plain mean is what nodes agree on). The
+        part that stays comes on top of beta: a node then averages ``beta w + (1 - beta) (matrix row) w``.
 
     Returns
     -------
@@ -308,9 +325,19 @@ def _connected(draw, attempts=100):
 
 
 def _positive(**values):
+    _at_least(1, **values)
+
+
+def _at_least(least, **values):
     for name, value in values.items():
-        if value < 1:
-            raise InputError(f"{name}={value}: too small")
+        if value < least:
+            raise InputError(f"{name}={value}: must be at least {least}")
+
+
+def _check_degree(nodes, degree, of="nodes"):
+    _positive(**{of: nodes, "degree": degree})
+    if degree >= nodes:
+        raise InputError(f"degree={degree}: must be smaller than {of}={nodes}")
 
 
 def _fraction(**values):

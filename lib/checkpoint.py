@@ -50,7 +50,7 @@ class Checkpoint:
     def save(self, state):
         """Replace the stored state: a nested dict of tensors, numbers, strings, bools, None, lists, tables.
 
-        A disk that takes no more is said in one line and does not end the computation.
+        A failed save is logged; the run continues.
         """
         data = _sign(*storage.encode(state))
         try:

@@ -74,7 +74,7 @@ def _from_disk(name, data_dir, size, *, check=False):
         parts = [kind(str(root), train=train, download=download) for train in (True, False)]
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = "set DATA_DIR to a folder that holds it" if download else "let DATA_DIR unset to download it"
+        hint = "set DATA_DIR to a folder that holds it" if download else "unset DATA_DIR to download it"
         raise InputError(f"data='{name}': not found under {root} ({reason}); {hint}") from None
     images = [np.asarray(part.data) for part in parts]
     images = [i[:, None] if i.ndim == 3 else i.transpose(0, 3, 1, 2) for i in images]

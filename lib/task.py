@@ -44,6 +44,19 @@ class Split:
         return Split(self.x[chosen], self.y[chosen])
 
 
+    def sample(self, size, *, seed=0):
+        """A fixed sample of at most ``size`` images in which each class has its part of the split.
+
+        The order in which the images lie does not matter, but for which images of a class are drawn.
+        """
+        if size >= len(self):
+            return self
+        order = torch.randperm(len(self), generator=seeds.generator(seed, "sample")).to(self.y.device)
+        by_class = order[torch.argsort(self.y[order], stable=True)]
+        chosen = by_class[(torch.arange(size, device=by_class.device) * 2 + 1) * len(self) // (2 * size)]
+        return Split(self.x[chosen], self.y[chosen])
+
+
 class Batches:
     """Shuffled mini-batches without end; ``get(i)`` depends on the seed and ``i`` alone."""
 

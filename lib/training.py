@@ -200,8 +200,16 @@ def reestimate_batch_norm(model, x, *, batch=256):
     """Set running statistics to those of images ``x``, after weights were averaged or interpolated.
 
     Statistics of an average of networks are not the average of their statistics, so that a network whose
-    weights were moved without training says nothing in eval mode before this. The statistics are the plain
-    average over batches; models without batch norm are left alone at no cost.
+    weights were moved without training is meaningless in eval mode before this. The statistics are the plain
+    average over batches, which are drawn at random: of images that lie sorted by class, a batch in their order
+    would hold one class, and its variance would be too small. Models without batch norm are left alone at no cost.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    x : tensor (n, C, H, W)
+    batch : int
+        Images of a forward pass.
 
     Returns
     -------
@@ -218,7 +226,11 @@ def reestimate_batch_norm(model, x, *, batch=256):
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    logits = torch.cat([model(part) for part in x.split(batch)])
+    if len(x) <= batch:
+        logits = model(x)
+    else:
+        order = torch.randperm(len(x), generator=seeds.generator(0, "batch norm")).to(x.device)
+        logits = torch.cat([model(x[part]) for part in order.split(batch)])[order.argsort()]
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)

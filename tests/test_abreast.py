@@ -66,6 +66,7 @@ def test_an_interrupted_search_continues_to_the_same_bytes(tmp_path, interrupted
             [0],
             "paths abreast need Fixed with min_rounds equal to max_rounds",
         ),
+        ({"moving_spheres": True}, [0], "moving_spheres=True: paths abreast stay on the spheres of their starts"),
         ({"order": "random"}, [0], "order='random': paths abreast need an order that they share"),
         ({}, [0, 1], "seeds: 2 for 1 pairs, needs one for each"),
     ],

@@ -1,6 +1,8 @@
 """Paths: what they promise (ends, certificate, spheres), the tick by the paper's formulas, resume, bad input."""
 
+import copy
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -235,3 +237,75 @@ def test_bad_input_is_one_clear_line(call, message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         call(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_losses_of_a_path_do_not_depend_on_the_order_of_the_training_images():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(6000) % 6
+    x = 2 * torch.randn(6, 1, 8, 8, generator=generator)[y] + torch.randn(6000, 1, 8, 8, generator=generator)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 6))
+    ends = [copy.deepcopy(net), net]
+    shuffled = task.from_tensors(x, y, x[:60], y[:60], name="mixed", device="cpu")
+    for seed, end in enumerate(ends):
+        training.train_mode(end, shuffled, training.Recipe(epochs=2, lr=0.05), seed=seed)
+    order = y.argsort(stable=True)
+    by_class = task.from_tensors(x[order], y[order], x[:60], y[:60], name="sorted", device="cpu")
+    losses = [Path.linear(*ends).evaluate(data, between=1).train_loss.to_numpy() for data in (shuffled, by_class)]
+    np.testing.assert_allclose(*losses, atol=1e-3)
+    norms = []
+    for data in (shuffled, by_class):
+        training.reestimate_batch_norm(net, data.train.x, batch=1000)
+        norms.append(net[2].running_var.clone())
+    torch.testing.assert_close(*norms, rtol=0.01, atol=0.0)
+
+
+@given(st.integers(1, 40), st.lists(st.integers(0, 3), min_size=2, max_size=60))
+def test_a_sample_holds_each_class_in_its_part_of_the_split(size, labels):
+    y = torch.tensor(labels)
+    split = task.Split(torch.arange(len(y)).float()[:, None, None, None], y)
+    sample = split.sample(size)
+    assert len(sample) == min(size, len(y)) and len(sample.x.unique()) == len(sample)
+    assert (sample.y == y[sample.x.flatten().long()]).all()
+    for label in y.unique():
+        expected = (y == label).sum() * len(sample) / len(y)
+        assert abs((sample.y == label).sum() - expected) <= 1
+
+
+def test_the_fixed_schedule_moves_the_spheres_where_asked(modes):
+    """Half of the way: a layer's variance lies between those of the ends, by the distance it has covered."""
+    start, end = modes
+    larger = copy.deepcopy(end)
+    with torch.no_grad():
+        for parameter in larger.parameters():
+            parameter.mul_(2)
+    driver = Fixed(ticks=1, step_a=0.5)
+    for moving in (True, False):
+        config = M2M(order="all", lr=1e-30, batch=50, moving_spheres=moving, driver=driver)
+        path = connect(start, larger, digits, config)
+        ends = [{n: v.detach() for n, v in sphere.variance(each).items()} for each in (start, larger)]
+        middle = sphere.variance(path.states()[1])
+        for name, value in middle.items():
+            halfway = ends[0][name].lerp(ends[1][name], 0.5) if moving else ends[0][name]
+            assert float(value) == pytest.approx(float(halfway), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("driver", "reason"),
+    [
+        (Adaptive(most_rounds=20), r"most_rounds=20 are spent \(stage 1 of 1, .* of its distance left, \d+ SGD steps"),
+        (Adaptive(threshold=1e-6), r"the start's own loss, .*, is above the bound threshold=1e-06 .* raise the"),
+        (Adaptive(smallest_step=0.3, step=0.2), r"the step shrank below smallest_step=0.3"),
+    ],
+)
+def test_a_search_that_does_not_arrive_warns_with_the_reason(modes, driver, reason):
+    with pytest.warns(UserWarning, match=f"no path to the destination: {reason}"):
+        path = connect(*modes, digits, replace(adaptive, driver=replace(driver, judge_images=200)))
+    assert not path.reached(modes[1])
+
+
+def test_a_search_that_arrives_does_not_warn(modes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        connect(*modes, digits, adaptive)
+        connect(*modes, digits, fixed)

@@ -94,12 +94,12 @@ def test_the_distance_left_goes_from_one_to_nothing():
 def test_layer_distances_are_means_over_the_repeats_of_every_weight_tensor():
     points = pd.DataFrame({"arc": [0.0, 1.0, 2.0], "anchor": True})
     repeats = [
-        {"points": points, "distances": pd.DataFrame({"a.weight": middle, "a.bias": [1.0, 1.0, 1.0]})}
+        {"points": points, "weights": ["a"], "distances": pd.DataFrame({"a": middle, "a.weight": [1.0, 1.0, 1.0]})}
         for middle in ([2.0, 1.0, 0.0], [2.0, 0.0, 0.0])
     ]
     _, ax = plt.subplots()
     table = family_figures.mean_layer_distances(ax, repeats, title="toy")
-    assert set(table.layer) == {"a.weight"} and len(ax.lines) == 1
+    assert set(table.layer) == {"a"} and len(ax.lines) == 1
     assert table.distance.iloc[[0, 50, 100]].tolist() == [1, 0.25, 0]
     plt.close("all")
 

@@ -7,7 +7,7 @@ import torch
 
 from lib import runs, training
 from lib.checkpoint import NoCheckpoint
-from lib.connectivity import M2M, M2O, Adaptive
+from lib.connectivity import M2M, M2O, Adaptive, Fixed
 from lib.experiments import path_views, spheres
 from lib.experiments.connectivity import Connection, Data, Mode, load_mode, m2m
 from lib.flat import flatten
@@ -40,6 +40,19 @@ def test_a_descent_stops_at_the_variances_of_another_mode():
     arrived = wanted < stopped.iloc[0]
     assert arrived.any()
     assert (stopped.iloc[-1] / wanted)[arrived].to_list() == pytest.approx([1.0] * arrived.sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["resnet18", "cct7"])
+def test_distances_by_layer_are_those_of_every_weight_tensor(family):
+    small = Data("digits", 16, 60)
+    a, b = (Mode(small, family, seed, replace(recipe, epochs=1, batch=20)) for seed in (0, 1))
+    quick = Connection(a, b, M2M(batch=20, moving_spheres=False, driver=Fixed(ticks=1)), between=0)
+    found = m2m(quick, NoCheckpoint())
+    model = load_mode(a, small.load())
+    tensors = [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
+    assert found["weights"] == tensors
+    assert ("positions" in tensors) == (family == "cct7")
+    assert any(name.endswith("weight") and name not in tensors for name in found["distances"].columns)
 
 
 def test_segments_are_looked_at_between_the_anchors_of_the_found_path():

@@ -109,7 +109,7 @@ def test_mnist_from_a_folder():
     [
         (lambda tmp: task.load("imagenet"), "data='imagenet': unknown data set, choose one of digits"),
         (lambda tmp: task.load("mnist", data_dir=tmp / "no"), "DATA_DIR='.*no': no such folder"),
-        (lambda tmp: task.load("mnist", data_dir=tmp), "data='mnist': not found under .*unset to download"),
+        (lambda tmp: task.load("mnist", data_dir=tmp), "data='mnist': not found under .*unset DATA_DIR to download"),
         (lambda tmp: task.load("folder", data_dir=tmp), "must hold the folders train and test"),
         (lambda tmp: task.load("digits", size=4), "size=4: images must be at least 8 pixels"),
         (lambda tmp: task.load("digits", device="abacus"), "device='abacus': not usable here"),

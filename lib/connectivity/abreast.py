@@ -1,4 +1,4 @@
-"""Several pairs of modes connected at once, by the fixed schedule (arXiv 2505.02604): paths that go abreast.
+"""Connect several pairs of modes in one batch, by the fixed schedule (arXiv 2505.02604).
 
 By the fixed schedule all paths take their steps at the same ticks, so that the points of K paths are the rows of
 one matrix and train as one network (:mod:`lib.stacked`): repeats that fill a GPU which one small network would leave
@@ -30,7 +30,8 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
         Modes of one shape, on the task's device; they stay as they are.
     task : lib.task.Task
     config : M2M
-        With the driver :class:`Fixed` of ``min_rounds = max_rounds``, and an order that all paths share.
+        With the driver :class:`Fixed` of ``min_rounds = max_rounds``, an order that all paths share, and spheres
+        that stay where they are.
     seeds : list of int
         Of each path's mini-batches.
     checkpoint : lib.checkpoint.Checkpoint, optional
@@ -60,6 +61,8 @@ def _check(pairs, config, seeds):
     driver = config.driver
     if not isinstance(driver, Fixed) or driver.min_rounds != driver.max_rounds:
         raise InputError(f"driver={driver}: paths abreast need Fixed with min_rounds equal to max_rounds")
+    if config.moving_spheres:
+        raise InputError("moving_spheres=True: paths abreast stay on the spheres of their starts, give False")
     if config.order == "random":
         raise InputError("order='random': paths abreast need an order that they share")
     if not pairs or len(seeds) != len(pairs):
@@ -88,6 +91,9 @@ class _Points:
         """Length (K, 1) of the arcs between the points and the destinations of a slice."""
         ends = zip(self.vector[:, part], self.destination[:, part], strict=True)
         return self.vector.new_tensor([[arc(start, end)] for start, end in ends])
+
+    def follow_spheres(self):
+        """Stay: the spheres are those of the starts."""
 
     def correct(self, *, epsilon=0.0):
         """Project every weight tensor of every point onto its sphere, in place."""

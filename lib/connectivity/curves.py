@@ -14,7 +14,7 @@ import torch
 
 from lib import seeds
 from lib.checkpoint import NoCheckpoint
-from lib.connectivity.gradients import Gradients, take_over
+from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_one_of, check_positive
 from lib.errors import InputError
@@ -127,7 +127,7 @@ class _Training:
 
     def run(self, checkpoint):
         """All rounds, from where the checkpoint left them."""
-        take_over(self, checkpoint, self.bends.device)
+        restore(self, checkpoint, self.bends.device)
         while self.step < self.config.rounds:
             self.round()
             if checkpoint.due():

@@ -36,7 +36,7 @@ class Gradients(Walker):
         """Stay: whoever asked for the gradient moves the point."""
 
 
-def take_over(search, checkpoint, device):
+def restore(search, checkpoint, device):
     """Set the attributes of a search to the state that its checkpoint holds, if there is one."""
     for name, value in (checkpoint.load() or {}).items():
         setattr(search, name, value.to(device) if torch.is_tensor(value) else value)

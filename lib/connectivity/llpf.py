@@ -8,6 +8,7 @@ looks much better than the stored point), else it is taken back. Both paths end 
 """
 
 import re
+import warnings
 
 import pandas as pd
 import torch
@@ -35,8 +36,8 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     Returns
     -------
     Path
-        From ``a`` to ``b``; where an adaptive search gave up it ends on the way (``path.reached(b)``).
-        ``path.log`` has a row an anchor: tick or rounds, layer, step, loss.
+        From ``a`` to ``b``; where an adaptive search gave up it ends on the way (``path.reached(b)``), and a
+        warning says why and what may help. ``path.log`` has a row an anchor: tick or rounds, layer, step, loss.
 
     Raises
     ------
@@ -50,8 +51,11 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
         a, b, task, order=config.order, moving_spheres=config.moving_spheres, seed=seed,
         batch=config.batch, lr=config.lr, judge_images=getattr(config.driver, "judge_images", 1),
     )  # fmt: skip
-    search = _AdaptiveSearch if isinstance(config.driver, Adaptive) else FixedSearch
-    anchors, log = search(connection, config).run(checkpoint)
+    kind = _AdaptiveSearch if isinstance(config.driver, Adaptive) else FixedSearch
+    search = kind(connection, config)
+    anchors, log = search.run(checkpoint)
+    if reason := search.why_not_arrived():
+        warnings.warn(f"no path to the destination: {reason}", stacklevel=2)
     return Path(a, torch.stack(anchors), pd.DataFrame(log))
 
 
@@ -98,6 +102,28 @@ class _Search:
 
 
 class _AdaptiveSearch(_Search):
+    def why_not_arrived(self):
+        """Why the search ended before the destination, and what may help; None where it arrived."""
+        walk, driver = self.walk, self.driver
+        if self.stage == len(walk.layers):
+            return None
+        where = (
+            f"stage {self.stage + 1} of {len(walk.layers)}, {walk.distance_left(self.stage):.2g} of its distance left, "
+            f"{walk.rounds} SGD steps"
+        )
+        for name, point in (("start", walk.start), ("end", walk.destination)):
+            if (loss := walk.loss_at(point)) > driver.threshold:
+                return (
+                    f"the {name}'s own loss, {loss:.3g}, is above the bound threshold={driver.threshold:g} ({where}); "
+                    "raise the threshold, or train the modes longer"
+                )
+        if walk.rounds >= driver.most_rounds:
+            return f"most_rounds={driver.most_rounds} are spent ({where}); raise most_rounds, or the threshold"
+        return (
+            f"the step shrank below smallest_step={driver.smallest_step:g} ({where}); "
+            "raise the threshold or rounds, or lower lr"
+        )
+
     def finished(self):
         gave_up = self.step < self.driver.smallest_step or self.walk.rounds >= self.driver.most_rounds
         return gave_up or self.stage == len(self.walk.layers)
@@ -126,7 +152,10 @@ class _AdaptiveSearch(_Search):
             self.stage, self.progress, self.step = self.stage + 1, 0.0, max(self.step, self.driver.step)
 
     def _attempt(self, share, progress):
-        """Move the layers of the stage by a share of their way and train; the judged loss, and whether it has slack."""
+        """Move the layers of the stage by a fraction of their way and train.
+
+        Returns the checked loss, and whether it met the target ``slack * threshold``.
+        """
         walk, driver, moving = self.walk, self.driver, self.walk.layers[self.stage]
         walk.set_progress(self.stage, progress)
         walk.move_share(moving, share)
@@ -160,7 +189,10 @@ class _AdaptiveSearch(_Search):
 
 
 class FixedSearch(_Search):
-    """The fixed schedule, of one point (D,) or of several that go abreast (K, D)."""
+    """The fixed schedule, of one point (D,) or of several in one batch (K, D)."""
+
+    def why_not_arrived(self):
+        """None: the schedule ends with a step onto the destination, whatever the loss."""
 
     def __init__(self, connection, config):
         super().__init__(connection, config)
@@ -190,6 +222,7 @@ class FixedSearch(_Search):
         moving = [unit for unit, start in self.starts.items() if start <= self.ticks]
         for unit in moving:
             self._move(self.units[unit], self.arcs[unit])
+        walk.follow_spheres()
         self.correct(self.config.before)
         loss = walk.train_until_low(
             min_rounds=driver.min_rounds, max_rounds=driver.max_rounds, threshold=driver.threshold

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from lib.checkpoint import NoCheckpoint
-from lib.connectivity.gradients import Gradients, take_over
+from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_positive
 from lib.errors import InputError
@@ -42,8 +42,8 @@ class AutoNEB:
     inserts, most_pivots : int
         Largest number of pivots added after a cycle, and of pivots altogether; by default 1, 3, 7, 11.
     budget : int
-        Gradients of mini-batches altogether, about, instead of the steps that the cycles name: a cycle gets its
-        share of what is left (by those steps), and the more pivots there are, the fewer steps. 0: no budget.
+        Approximate total of gradient evaluations; replaces the cycle lengths. A cycle gets its part of what is left,
+        in proportion to its own length, and fewer steps the more pivots there are. 0: no budget.
     judge_images : int
         Size of the training sample on which the test points are judged, batch norm by its own statistics.
     """
@@ -129,7 +129,7 @@ class _Band:
 
     def run(self, checkpoint):
         """All cycles, from where the checkpoint left them."""
-        take_over(self, checkpoint, self.points.device)
+        restore(self, checkpoint, self.points.device)
         schedule = self.config.schedule
         while self.cycle < len(schedule):
             losses = self.relax(schedule[self.cycle][0])

@@ -79,7 +79,7 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     config : M2O, optional
     targets : dict of str to float or 0-d tensor, optional
         Variance by weight tensor at which a layer stops, such as ``sphere.variance(other)``; a layer that
-        has less is left on its own sphere, one that is not named shrinks to the last tick.
+        has less is left on its own sphere, layers without a target shrink until the last tick.
     seed : int
         Of the mini-batches.
     checkpoint : lib.checkpoint.Checkpoint, optional

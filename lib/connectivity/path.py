@@ -1,8 +1,9 @@
 """A path in weight space: anchors P_0 ... P_T and the straight segments between them.
 
 A path is honest only through :meth:`Path.evaluate`: the loss of the stored points, in eval mode, on the whole
-training set, batch norm re-estimated on it, on the anchors and between them. The largest of these losses is the
-path's *certificate*: what paper 1 (arXiv 2505.02604) calls a low-loss path stays below L_thres everywhere.
+training set, batch norm re-estimated on a sample of it, on the anchors and between them. The largest of these
+losses is the path's *certificate*: what paper 1 (arXiv 2505.02604) calls a low-loss path stays below L_thres
+everywhere.
 """
 
 import copy
@@ -72,7 +73,7 @@ class Path:
         flat = FlatModel(self.model)
         flat.vector.copy_(self.point(position))
         if task is not None:
-            reestimate_batch_norm(flat.module, task.train.x[:NORM_IMAGES], batch=NORM_IMAGES)
+            reestimate_batch_norm(flat.module, task.train.sample(NORM_IMAGES).x, batch=NORM_IMAGES)
         return flat.module
 
     def lengths(self):
@@ -109,7 +110,7 @@ class Path:
         splits : tuple of {"train", "test"}
             Which splits of the task to evaluate on, whole.
         inside : tuple, optional
-            Which of them inside the segments, where the columns of the others are NaN; default the same.
+            Splits that are evaluated inside the segments too, default ``splits``; the other columns are NaN there.
 
         Returns
         -------
@@ -132,13 +133,13 @@ class Path:
 
     def scores(self, position, task, splits=("train",)):
         """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``; see :meth:`evaluate`."""
-        flat, first = self._flat, task.train.x[:NORM_IMAGES]
+        flat, sample = self._flat, task.train.sample(NORM_IMAGES)
         flat.vector.copy_(self.point(position))
-        logits = reestimate_batch_norm(flat.module, first, batch=NORM_IMAGES)
+        logits = reestimate_batch_norm(flat.module, sample.x, batch=NORM_IMAGES)
         scores = {}
         for split in splits:
             # Re-estimating has already evaluated a training split that is one batch.
-            known = split == "train" and logits is not None and len(task.train) == len(first)
+            known = split == "train" and logits is not None and sample is task.train
             score = Score.of(logits, task.train.y) if known else evaluate(flat.module, getattr(task, split))
             scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
         return scores

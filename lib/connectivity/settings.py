@@ -19,8 +19,8 @@ class Adaptive:
     threshold : float
         Largest loss of an accepted anchor and of the points inside its segment.
     slack : float
-        A move is trained until its loss is ``slack * threshold``, or ``rounds`` are spent: a point that only
-        just passes leaves the next move no room. The step grows or shrinks with this.
+        A move is trained until its loss is ``slack * threshold``, or ``rounds`` are spent: this leaves slack for the
+        next move. The step grows where a move met that target quickly, and shrinks where it did not.
     step : float
         Share of a layer's way that the first move takes; small, as the first move of a batch-norm network's
         first convolution is the most dangerous one.
@@ -28,10 +28,10 @@ class Adaptive:
         Factor of the step after an anchor that had its slack within ``2 * chunk`` rounds; the step is divided
         by it after one that has none.
     chunk, rounds : int
-        SGD rounds between two looks at the loss, and rounds after which a move is taken back and halved.
+        SGD rounds between loss checks, and rounds after which a move is taken back and halved.
     smallest_step, largest_step : float
-        A step that shrinks below the first ends the search: the path then ends where it is. None is larger than
-        the second; with 1 a layer that lets itself be moved takes its whole way at once.
+        A step that shrinks below the first ends the search: the path then ends where it is. The second caps every
+        step; with 1 a layer may go its whole way in one move.
     most_rounds : int
         SGD rounds after which the search ends, all moves together.
     judge_images : int
@@ -118,7 +118,7 @@ class M2M:
         When the variance is corrected, relative to the training of a tick.
     moving_spheres : bool
         Whether a layer's target variance goes from Var(P_0) to Var(D) as it moves (ours; crosses spheres
-        both ways), or stays Var(P_0) (the paper).
+        both ways; both drivers), or stays Var(P_0) (the paper).
     epsilon : float
         Of the variance correction; the reference code has 1e-4.
     batch : int

@@ -154,14 +154,14 @@ class Connection(Walker):
         if not torch.isfinite(self.vector).all() or not torch.isfinite(self.destination).all():
             raise InputError("modes: a weight of the start or the end is not finite")
         self.layers = layer_order(start, task, order, seed)
-        self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.spheres
         self.starts = dict(self.spheres)
+        self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.starts
         self.whole = {}  # distance of each stage's layers at the start of the path
 
     def distance_left(self, stage):
         """Distance of a stage's layers to the destination, as a share of what it was at the start of the path.
 
-        Training between the moves carries layers about, so that this is not one less the moves' shares.
+        Training also moves the layers, so this is not one minus the sum of the moves.
         """
         if stage not in self.whole:
             self.whole[stage] = self._distance(self.start, stage).clamp_min(1e-30)
@@ -189,6 +189,21 @@ class Connection(Walker):
         for name in self.layers[stage]:
             if name in self.starts:
                 self.spheres[name] = torch.lerp(self.starts[name], self.ends[name], min(progress, 1.0))
+
+    def follow_spheres(self):
+        """Set the spheres of all layers by the part of the way that each has covered.
+
+        With moving spheres the target variance of a layer goes from Var(P_0) to Var(D) as its distance to D
+        shrinks (ours), for drivers that move several stages at once; else it stays Var(P_0), as in the paper.
+        """
+        if self.ends is self.starts:
+            return
+        for name, start in self.starts.items():
+            part = self.flat.slices[name]
+            whole = (self.destination[part] - self.start[part]).norm()
+            left = (self.destination[part] - self.vector[part]).norm()
+            covered = 1 - (left / whole.clamp_min(1e-30)).clamp(0, 1)
+            self.spheres[name] = torch.lerp(start, self.ends[name], covered)
 
     def move_share(self, names, share):
         """Move parameters by a share of what is left of their way; a share of 1 sets them exactly onto D."""

@@ -92,14 +92,15 @@ def m2m(config, checkpoint):
     -------
     dict
         ``points``: :meth:`lib.connectivity.Path.evaluate`; ``distances``: by anchor and parameter, to the
-        end mode; ``log`` of the search; ``anchors``: tensor (T, D); ``certificate``: largest training loss;
-        ``reached``: whether the path ends exactly in the end mode; ``rounds``: SGD rounds up to the last anchor.
+        end mode; ``weights``: names of the weight tensors among them; ``log`` of the search; ``anchors``: tensor
+        (T, D); ``certificate``: largest training loss; ``reached``: whether the path ends exactly in the end mode;
+        ``rounds``: SGD rounds up to the last anchor.
     """
     task = config.start.data.load()
     start, end = load_mode(config.start, task), load_mode(config.end, task)
     path = connect(start, end, task, config.search, seed=config.seed, checkpoint=checkpoint)
     found = outcome(path, end, task, between=config.between)
-    return found | {"distances": path.distances(end), "log": path.log}
+    return found | {"distances": path.distances(end), "weights": list(sphere.variance(end)), "log": path.log}
 
 
 def outcome(path, end, task, *, between):

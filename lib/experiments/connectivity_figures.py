@@ -43,12 +43,18 @@ def along(ax, lines, column, *, ylabel, log=False):
     ax.set(xlabel="share of the path", ylabel=ylabel, yscale="log" if log else "linear")
 
 
-def layer_distances(ax, distances):
-    """Draw the distance of every weight tensor to the end mode, relative to its start, against anchors."""
+def layer_distances(ax, path):
+    """Draw the distance of every weight tensor to the end mode, relative to its start, against anchors.
+
+    Parameters
+    ----------
+    path : dict
+        Outcome of :func:`lib.experiments.connectivity.m2m`.
+    """
+    distances = path["distances"][path["weights"]]
     for name in distances.columns:
-        if name.endswith("weight"):
-            ax.plot(np.linspace(0, 1, len(distances)), distances[name] / distances[name].iloc[0],
-                    label=name.removesuffix(".weight"))  # fmt: skip
+        ax.plot(np.linspace(0, 1, len(distances)), distances[name] / distances[name].iloc[0],
+                label=name.removesuffix(".weight"))  # fmt: skip
     ax.set(xlabel="share of the anchors", ylabel="layer-wise distance to D\n(relative)")
 
 

@@ -93,7 +93,7 @@ def mean_layer_distances(ax, repeats, *, title):
     DataFrame
         What is drawn: ``layer``, ``share`` of the path, ``distance`` relative to the start's.
     """
-    names = [name for name in repeats[0]["distances"].columns if name.endswith("weight")]
+    names = repeats[0]["weights"]
     tables = []
     for name, colour in zip(names, shades(len(names)), strict=True):
         line = on_grid([distance_left(path, [name]) for path in repeats], "distance")

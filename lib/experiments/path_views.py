@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import models, runs, sphere
+from lib import models, runs, seeds, sphere
 from lib.connectivity import Path, landscape, simplify, walk
 from lib.connectivity.simplification import evenly_spaced
 from lib.experiments.connectivity import Connection, Mode, load_mode, m2m
@@ -111,7 +111,7 @@ def moves(config, checkpoint):
 
 def _by_layer(flat, differences, seed):
     rows = []
-    noise = torch.randn(differences.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(differences.shape, generator=seeds.generator(seed, "noise of the same shape"))
     for name in sphere.variance(flat.state(flat.vector)):
         part = flat.slices[name]
         ours, random = (landscape.singular_values(each[:, part]).tolist() for each in (differences, noise))

@@ -12,6 +12,7 @@ from lib import gossip
 from lib.checkpoint import NoCheckpoint
 from lib.experiments import gossip as experiments
 from lib.experiments import gossip_figures as draw
+from lib.experiments import vanishing
 from lib.experiments.gossip_networks import from_file
 from lib.experiments.small_resnet import SmallResNet
 from lib.stacked.grouped import GroupedNetwork
@@ -67,8 +68,8 @@ def test_small_resnet_is_stacked():
 
 
 def test_averaging_steps_keep_or_lose_variance():
-    config = experiments.OneStep("digits", "lenet5", experiments.regular(8, 4), steps=20, seed=0, image_size=16)
-    outcome = experiments.averaging_steps(config, NoCheckpoint())
+    config = vanishing.OneStep("digits", "lenet5", experiments.regular(8, 4), steps=20, seed=0, image_size=16)
+    outcome = vanishing.averaging_steps(config, NoCheckpoint())
     widest = outcome["layers"].index("fc2.weight")
     assert float(outcome["plain"][1, widest]) == pytest.approx(0.25 + 0.25 / 4, rel=0.02)
     assert float(outcome["plain"][-1, widest]) == pytest.approx(1 / 8, rel=0.03)
@@ -76,8 +77,8 @@ def test_averaging_steps_keep_or_lose_variance():
 
 
 def test_weight_removal():
-    config = experiments.Removal("digits", "lenet5", steps=30, ratios=(0.0, 1.0), seed=0, image_size=16)
-    outcome = experiments.weight_removal(config, NoCheckpoint())
+    config = vanishing.Removal("digits", "lenet5", steps=30, ratios=(0.0, 1.0), seed=0, image_size=16)
+    outcome = vanishing.weight_removal(config, NoCheckpoint())
     assert outcome["removed"][1] == outcome["scaled"][1] > outcome["removed"][0] == outcome["scaled"][0]
 
 

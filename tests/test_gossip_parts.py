@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lib import gossip
 from lib.errors import InputError
 from lib.experiments import gossip as experiments
+from lib.experiments import vanishing
 from lib.experiments.gossip_networks import describe, topologies
 from lib.gossip import measures, topology
 from lib.gossip.labels import Sampler
@@ -220,7 +221,7 @@ def test_measures():
 
 
 def test_averaged_vectors_experiment():
-    drawn = experiments.averaged_vectors(experiments.Vectors(8, 10_000, 5, 0), None)
+    drawn = vanishing.averaged_vectors(vanishing.Vectors(8, 10_000, 5, 0), None)
     for name in ("normal", "uniform", "binomial"):
         assert np.mean(drawn[f"{name} before"]) == pytest.approx(0.25, rel=0.02)
         assert np.mean(drawn[f"{name} after"]) == pytest.approx(0.25 / 8, rel=0.03)

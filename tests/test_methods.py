@@ -9,7 +9,7 @@ from lib.connectivity import M2M, Adaptive, curves, neb
 from lib.connectivity.path import Path
 from lib.experiments import method_figures as draw
 from lib.experiments import methods
-from lib.experiments.connectivity import Data, Mode, load_mode
+from lib.experiments.modes import Data, Mode, load_mode
 from lib.flat import flatten
 
 data = Data("digits", 12, 60)

@@ -9,7 +9,8 @@ from lib import runs, training
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity import M2M, M2O, Adaptive, Fixed
 from lib.experiments import path_views, spheres
-from lib.experiments.connectivity import Connection, Data, Mode, load_mode, m2m
+from lib.experiments.connectivity import Connection, m2m
+from lib.experiments.modes import Data, Mode, load_mode
 from lib.flat import flatten
 
 data = Data("digits", 12, 100)

@@ -132,3 +132,42 @@ def test_code_that_was_edited_after_it_was_loaded_does_not_run(library, monkeypa
     monkeypatch.setattr(code, "_STARTED", time.time() - 60)
     with pytest.raises(InputError, match=r"lib/\w+.py was changed after this process loaded it: restart"):
         code.require_current("lib.experiments")
+
+
+FRONT = {
+    "front/__init__": "'''Doc.'''\nfrom lib.front.one import f\nfrom .two import g as h\n\n__all__ = ['f', 'h']\n",
+    "front/one": "def f():\n    return 1\n",
+    "front/two": "def g():\n    return 2\n",
+    "front/three": "x = 3\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ("from lib.front import f", {"front/one"}),
+        ("from lib.front import h", {"front/two"}),
+        ("from lib.front import three", {"front/three"}),
+        ("from lib.front.two import g", {"front/two"}),
+        ("from lib import front", {"front/__init__", "front/one", "front/two"}),
+        ("import lib.front", {"front/__init__", "front/one", "front/two"}),
+    ],
+)
+def test_what_comes_through_a_package_that_only_imports_is_what_defines_it(library, text, needed):
+    for name, source in FRONT.items():
+        write(library, name, source)
+    before, changed = code_hash_of_source(text), set()
+    for name, source in FRONT.items():
+        write(library, name, source + "\nchanged = 1\n" if name != "front/__init__" else source.replace("'h'", "'f'"))
+        if code_hash_of_source(text) != before:
+            changed.add(name)
+        write(library, name, source)
+    assert changed == needed
+
+
+def test_a_package_that_does_something_counts(library):
+    for name, source in FRONT.items():
+        write(library, name, source)
+    before = code_hash_of_source("from lib.front import f")
+    write(library, "front/__init__", FRONT["front/__init__"] + "f.rate = 2\n")
+    assert code_hash_of_source("from lib.front import f") != before

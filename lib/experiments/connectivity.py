@@ -1,66 +1,12 @@
-"""What the connectivity notebooks ask for: modes and paths as pure functions of a config, for ``runs.map``."""
+"""Paths between two modes (:mod:`lib.experiments.modes`) as pure functions of a config, for ``runs.map``."""
 
 from dataclasses import dataclass, field
 
-from lib import models, runs, sphere, training
-from lib import task as tasks
+from lib import sphere
 from lib.connectivity import M2M, Path, connect
+from lib.experiments.modes import Data, Mode, load_mode, mode
 
-
-@dataclass(frozen=True)
-class Data:
-    """A data set by name, and how networks are trained on it; ``image_size`` and ``train_images`` 0 keep its own."""
-
-    name: str = "digits"
-    image_size: int = 0
-    train_images: int = 0
-    precision: str = "float32"
-    compiled: bool = False
-
-    def load(self):
-        """The task."""
-        task = tasks.load(self.name, size=self.image_size or None, precision=self.precision, compiled=self.compiled)
-        return task.subset(self.train_images) if self.train_images else task
-
-
-@dataclass(frozen=True)
-class Mode:
-    """An independently trained network: the seed gives its initial weights and the order of its data."""
-
-    data: Data
-    model: str
-    seed: int
-    recipe: training.Recipe = field(default_factory=training.Recipe)
-    size: str = "laptop"
-
-
-def mode(config, checkpoint):
-    """Train a mode.
-
-    Returns
-    -------
-    dict
-        ``weights``: the model's state; ``initial_variance``, ``variance``, ``mean``: by weight tensor;
-        ``train_loss``, ``train_accuracy``, ``test_loss``, ``test_accuracy``.
-    """
-    task = config.data.load()
-    model = models.create(config.model, task, size=config.size, seed=config.seed)
-    before = _floats(sphere.variance(model))
-    training.train_mode(model, task, config.recipe, seed=config.seed, checkpoint=checkpoint)
-    weights = {name: p.detach() for name, p in model.named_parameters() if sphere.is_weight(p)}
-    outcome = {"weights": model.state_dict(), "initial_variance": before, "variance": _floats(sphere.variance(model))}
-    outcome["mean"] = {name: float(p.mean()) for name, p in weights.items()}
-    for split in ("train", "test"):
-        score = training.evaluate(model, getattr(task, split))
-        outcome |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
-    return outcome
-
-
-def load_mode(config, task):
-    """The trained model of a config, from the cache where it is there."""
-    model = models.create(config.model, task, size=config.size, seed=config.seed)
-    model.load_state_dict(runs.one(mode, config)["weights"])
-    return model.eval()
+__all__ = ["Connection", "Data", "Mode", "Straight", "load_mode", "m2m", "mode", "outcome", "straight_line"]
 
 
 @dataclass(frozen=True)
@@ -137,7 +83,3 @@ def straight_line(config, checkpoint):
     points = path.evaluate(task, between=config.points - 2)
     loss = points["train_loss"]
     return {"points": points, "barrier": float(loss.max() - max(loss.iloc[0], loss.iloc[-1]))}
-
-
-def _floats(values):
-    return {name: float(value.detach()) for name, value in values.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lib import models, training
 from lib.connectivity import M2M, Adaptive, Fixed, connect
-from lib.experiments.connectivity import Mode, load_mode
+from lib.experiments.modes import Mode, load_mode
 from lib.layers import data_flow
 
 FAMILIES = tuple(name for name in models.FAMILIES if name != "lenet_caffe")  # paper 1; the LeNet of Caffe is paper 2's

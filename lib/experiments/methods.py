@@ -16,7 +16,7 @@ import torch
 from lib import runs, training
 from lib.connectivity import M2M, Path, alignment, connect, curves, neb
 from lib.connectivity.landscape import Plane
-from lib.experiments.connectivity import Mode, load_mode
+from lib.experiments.modes import Mode, load_mode
 from lib.flat import flatten
 from lib.layers import data_flow
 

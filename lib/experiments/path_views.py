@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib import models, runs, seeds, sphere
 from lib.connectivity import Path, landscape, simplify, walk
 from lib.connectivity.simplification import evenly_spaced
-from lib.experiments.connectivity import Connection, Mode, load_mode, m2m
+from lib.experiments.connectivity import Connection, m2m
+from lib.experiments.modes import Mode, load_mode
 from lib.flat import flatten
 
 

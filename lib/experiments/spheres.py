@@ -1,6 +1,6 @@
 """From sphere to sphere: paths between modes of different layer variance, and towards the origin (paper 1).
 
-Pure functions of a config, for ``runs.map``; modes come from :mod:`lib.experiments.connectivity`.
+Pure functions of a config, for ``runs.map``; modes come from :mod:`lib.experiments.modes`.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,8 @@ import pandas as pd
 
 from lib import sphere
 from lib.connectivity import M2M, M2O, cross_spheres, to_origin
-from lib.experiments.connectivity import Mode, load_mode, outcome
+from lib.experiments.connectivity import outcome
+from lib.experiments.modes import Mode, load_mode
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,23 @@ def plan(profile: str, patterns: str, changes: dict, *, device: str = "auto", ro
         own = parameters.declared(notebook, name=name)
         values = parameters.apply(own, {**by_profile.get(name, {}), **changes}, notebook=name)
         different = {key: value for key, value in values.items() if value != own[key].value}
-        key = _key(notebook, name, [results.name, device, values])
+        key = _key(notebook, name, [results.name, device, values, _content(values)])
         jobs.append(Job(name, path, results, values, different, key))
     return jobs
+
+
+def _content(values):
+    """What the user's own data and edge file hold: other content under the same name is another notebook."""
+    names = values.get("data")
+    found = []
+    if "folder" in ([names] if isinstance(names, str) else names or []):
+        from lib import datasets  # two seconds that a run with nothing to do need not spend
+
+        found.append(datasets.fingerprint("folder"))
+    edges = values.get("edge_file")
+    if edges and (paths.ROOT / edges).is_file():
+        found.append(hashlib.sha256((paths.ROOT / edges).read_bytes()).hexdigest())
+    return found
 
 
 def _read(path, name):

@@ -81,7 +81,7 @@ def _is_whole(folder):
 def _config(folder):
     try:
         config = json.loads((folder / "config.json").read_bytes())["config"]
-        return ", ".join(f"{name}={_brief(value)}" for name, value in config.items() if name != "$type")
+        return ", ".join(f"{name}={_brief(value)}" for name, value in config.items() if not name.startswith("$"))
     except (ValueError, LookupError, AttributeError):
         return ""
 
@@ -89,7 +89,7 @@ def _config(folder):
 def _brief(value):
     if not isinstance(value, dict):
         return json.dumps(value)
-    fields = ", ".join(f"{name}={_brief(item)}" for name, item in value.items() if name != "$type")
+    fields = ", ".join(f"{name}={_brief(item)}" for name, item in value.items() if not name.startswith("$"))
     return f"{value.get('$type', 'dict').rpartition('.')[2]}({fields})"
 
 

@@ -2,8 +2,11 @@
 
 Comments, docstrings and layout are out of the hash, so that prose never costs a run; every other change is
 in. Imports are found in the syntax tree, without running anything, and followed through ``lib`` only
-(installed packages are pinned). Two parts of ``lib`` are not followed: ``lib/__init__`` only loads modules
-on first use, and ``lib.runs`` decides where and when something is computed, never what.
+(installed packages are pinned). A package whose ``__init__`` does nothing but import names is a front door:
+what is imported through it by name counts as imported from the module that defines it, and nothing else of
+the package does, so that ``from lib.connectivity import connect`` does not depend on the baselines. Two parts
+of ``lib`` are not followed: ``lib/__init__`` only loads modules on first use, and ``lib.runs`` decides where
+and when something is computed, never what.
 """
 
 import ast
@@ -129,26 +132,65 @@ def _parse(text, package, where):
         ):
             node.body = node.body[1:]
     named = {name for node in ast.walk(tree) for name in _named_modules(node, package)}
-    return ast.dump(tree), sorted(set().union(*map(_on_the_way, named)))
+    return ast.dump(tree), sorted(set().union(*map(_needed_for, named)))
 
 
 def _named_modules(node, package):
-    """Dotted names in one node that may be modules: an import, or ``lib.x`` after ``import lib``."""
+    """Pairs of a module and a name in it, or None, for what one node imports; ``lib.x`` after ``import lib`` too."""
     if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
+        return [(alias.name, None) for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         parents = package.split(".")
         start = ".".join(parents[: len(parents) - node.level + 1]) if node.level else ""
         base = ".".join(part for part in (start, node.module) if part)
-        return [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        return [(base, alias.name) for alias in node.names]
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "lib":
-        return [f"lib.{node.attr}"]
+        return [(f"lib.{node.attr}", None)]
     return []
 
 
-def _on_the_way(name):
-    """The modules that run when ``name`` is imported: its packages below ``lib``, and itself."""
-    parts = name.split(".")
-    steps = (".".join(parts[: end + 1]) for end in range(1, len(parts)))
-    followed = parts[0] == "lib" and parts[1:2] != ["runs"]
-    return {step for step in steps if followed and _source_file(step)}
+def _needed_for(imported):
+    """The modules that an import needs: where the name is defined, and the packages above that do more than import."""
+    module, name = imported
+    if not _followed(module):
+        return set()
+    above = {package for package in _packages_of(module) if _front_door(package) is None}
+    if name is not None and _followed(f"{module}.{name}") and _source_file(f"{module}.{name}"):
+        above |= {module} if module != "lib" and _source_file(module) and _front_door(module) is None else set()
+        return {f"{module}.{name}"} | above
+    names = _front_door(module)
+    if names is not None and name in names:
+        return above | _needed_for((names[name], name))
+    return ({module} if module != "lib" and _source_file(module) else set()) | above
+
+
+def _followed(module):
+    parts = module.split(".")
+    return parts[0] == "lib" and parts[1:2] != ["runs"]
+
+
+def _packages_of(module):
+    """The packages below ``lib`` that a module lies in."""
+    parts = module.split(".")
+    return [".".join(parts[:end]) for end in range(2, len(parts)) if _source_file(".".join(parts[:end]))]
+
+
+def _front_door(package):
+    """Module by name of what a package imports, where its ``__init__`` does nothing else; None for other modules."""
+    file = _source_file(package)
+    if file is None or file.name != "__init__.py":
+        return None
+    names = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        imports = isinstance(node, ast.ImportFrom) and all(alias.name != "*" for alias in node.names)
+        exports = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not (imports or exports or docstring):
+            return None
+        if imports:
+            names |= {
+                alias.asname or alias.name: module
+                for alias in node.names
+                for module, _ in _named_modules(ast.ImportFrom(node.module, [alias], node.level), package)
+            }
+    return names

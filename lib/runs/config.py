@@ -1,7 +1,8 @@
 """A run's config as JSON, after a look at its types: what a typing error says must not take hours to appear.
 
 Configs check their ranges themselves when they are made; here the value of every field, nested configs
-included, is held against the field's annotation, so that ``batch=1.5`` or ``lr=nan`` never starts a run.
+included, is held against the field's annotation, so that ``batch=1.5`` or ``lr=nan`` never starts a run. A config
+that names data of the user's has a method ``fingerprint()``: other content under the same name is another config.
 """
 
 import dataclasses
@@ -34,7 +35,10 @@ def _is_config(value):
 def _plain(value, place):
     """JSON values; dataclasses carry their type, for two types may have the same fields."""
     if _is_config(value):
-        return {"$type": f"{type(value).__module__}.{type(value).__qualname__}", **_fields(value, place)}
+        named = {"$type": f"{type(value).__module__}.{type(value).__qualname__}"}
+        if hasattr(value, "fingerprint") and (content := value.fingerprint()):
+            named["$data"] = content
+        return {**named, **_fields(value, place)}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: _plain(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):

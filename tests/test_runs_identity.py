@@ -1,0 +1,81 @@
+"""Which edits of this library make which runs anew, and which data: on copies of the tree and of data."""
+
+import shutil
+
+import pytest
+
+from lib import datasets, paths
+from lib.experiments import connectivity, gossip, modes
+from lib.runs import cache, code
+
+STUDIES = {
+    "modes": "lib.experiments.modes",
+    "paths": "lib.experiments.connectivity",
+    "methods": "lib.experiments.methods",
+    "gossip": "lib.experiments.gossip",
+    "vanishing": "lib.experiments.vanishing",
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    shutil.copytree(paths.ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("edited", "anew"),
+    [
+        ("connectivity/neb", {"methods"}),
+        ("connectivity/curves", {"methods"}),
+        ("connectivity/simplification", set()),
+        ("connectivity/llpf", {"paths", "methods"}),
+        ("experiments/methods", {"methods"}),
+        ("experiments/vanishing", {"vanishing"}),
+        ("experiments/connectivity_figures", set()),
+        ("experiments/gossip_figures", set()),
+        ("gossip/simulation", {"gossip", "vanishing"}),
+        ("gossip/reference", set()),
+        ("report/tables", set()),
+        ("training", set(STUDIES)),
+        ("sphere", set(STUDIES)),
+    ],
+)
+def test_an_edit_makes_anew_what_uses_it_and_nothing_else(tree, monkeypatch, edited, anew):
+    monkeypatch.setattr(paths, "ROOT", tree)
+    file = tree / "lib" / f"{edited}.py"
+    text, before = file.read_text(), {name: code.code_hash(module) for name, module in STUDIES.items()}
+    file.write_text(f"{text}\nedited = True\n")
+    after = {name: code.code_hash(module) for name, module in STUDIES.items()}
+    file.write_text(text)
+    assert {name for name in STUDIES if after[name] != before[name]} == anew
+
+
+def write_images(folder, content):
+    for part in ("train", "test"):
+        (folder / part / "a").mkdir(parents=True)
+        (folder / part / "a" / "1.png").write_bytes(content)
+    return folder
+
+
+def test_runs_on_a_folder_depend_on_what_is_in_it_and_not_on_where_it_lies(tmp_path, monkeypatch):
+    mode = modes.Mode(modes.Data("folder"), "lenet5", 0)
+    configs = (
+        (modes.mode, mode),
+        (connectivity.straight_line, connectivity.Straight(mode, mode)),
+        (gossip.gossip_run, gossip.Run("folder", "lenet5", gossip.regular(4, 2), gossip.SYSTEMS["gossip"], 9, 0)),
+    )
+    keys = []
+    for name, content in (("one", b"1"), ("same", b"1"), ("other", b"2")):
+        monkeypatch.setenv("DATA_DIR", str(write_images(tmp_path / name, content)))
+        keys.append([cache.entry(function, config).key for function, config in configs])
+    assert keys[0] == keys[1]
+    assert all(a != b for a, b in zip(keys[0], keys[2], strict=True))
+    (tmp_path / "other/train/a/2.png").write_bytes(b"3")
+    assert [cache.entry(function, config).key for function, config in configs] != keys[2]
+
+
+def test_data_that_are_the_same_everywhere_have_no_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    assert {datasets.fingerprint(name) for name in datasets.NAMES if name != "folder"} == {""}

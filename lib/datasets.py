@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def fingerprint(name, data_dir=None):
     Returns
     -------
     str
-        For "folder" a hash of the names and bytes of all files in it, wherever it lies; empty for the data sets that
+        For "folder" a hash of the names and bytes of its images, wherever they lie; empty for the data sets that
         are the same everywhere.
     """
     if name != "folder":
@@ -61,7 +62,9 @@ def fingerprint(name, data_dir=None):
     folder = Path(data_dir) if data_dir is not None else paths.data_dir()
     if folder is None or not folder.is_dir():
         return ""  # reading it gives the error
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    # ImageFolder follows links, too.
+    walks = (os.walk(folder / part, followlinks=True) for part in ("train", "test"))
+    files = sorted(Path(where, name) for walk in walks for where, _, names in walk for name in names)
     return _digest(folder, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 

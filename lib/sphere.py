@@ -31,6 +31,12 @@ def variance(state):
     Returns
     -------
     dict of str to 0-d tensor
+
+    Examples
+    --------
+    >>> state = {"weight": torch.tensor([[1.0, 3.0], [1.0, 3.0]]), "bias": torch.ones(2)}
+    >>> variance(state)
+    {'weight': tensor(1.)}
     """
     state = _parameters(state)
     return {name: tensor.var(correction=0) for name, tensor in state.items() if is_weight(tensor)}
@@ -58,6 +64,13 @@ def correct(state, target, *, epsilon=0.0):
     ------
     InputError
         If a target is negative or names no tensor of the state.
+
+    Examples
+    --------
+    >>> state = {"weight": torch.tensor([[1.0, 3.0], [1.0, 3.0]]), "bias": torch.ones(2)}
+    >>> correct(state, {"weight": 4.0})["weight"]  # the same mean, four times the variance
+    tensor([[0., 4.],
+            [0., 4.]])
     """
     unknown = sorted(set(target) - set(state))
     if unknown:

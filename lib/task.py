@@ -177,6 +177,12 @@ def load(name, *, size=None, data_dir=None, device="auto", label=None, **trainin
     ------
     InputError
         If the name is unknown, the folder does not exist, or the data are missing and cannot be downloaded.
+
+    Examples
+    --------
+    >>> digits = load("digits", size=16, device="cpu")
+    >>> digits.train.x.shape, digits.classes
+    (torch.Size([1437, 1, 16, 16]), 10)
     """
     if size is not None and size < 8:
         raise InputError(f"size={size}: images must be at least 8 pixels high and wide")

@@ -1,5 +1,6 @@
 import logging
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -210,3 +211,55 @@ def test_no_checkpoint_keeps_nothing():
     checkpoint.clear()
     assert checkpoint.load() is None
     assert not checkpoint.due()
+
+
+def test_rows_are_written_once_and_a_state_costs_the_same_however_many_there_are(tmp_path):
+    checkpoint, sizes = Checkpoint(tmp_path), []
+    rows = checkpoint.rows()
+    for number in range(40):
+        rows.append(torch.full((1000,), float(number)))
+        checkpoint.save({"anchors": rows.state(), "vector": torch.zeros(1000)})
+        sizes.append((tmp_path / "state.safetensors").stat().st_size)
+    assert max(sizes) - min(sizes) <= 8, "a digit more of the count"
+    assert (tmp_path / "rows.bin").stat().st_size == 40 * 4000
+    assert torch.equal(rows.tensor()[:, 0], torch.arange(40.0))
+
+
+def test_rows_go_on_behind_the_saved_state(tmp_path):
+    checkpoint, row = Checkpoint(tmp_path), torch.arange(5.0)
+    rows = checkpoint.rows()
+    rows.append(row)
+    state = rows.state()
+    rows.append(row + 1)  # after the state that was saved: cut off
+    rows.state()
+    again = checkpoint.rows()
+    assert again.restored(state, row)
+    again.append(row + 2)
+    assert torch.equal(again.tensor(), torch.stack([row, row + 2]))
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "changed"])
+def test_rows_that_do_not_fit_their_state_are_not_used(tmp_path, caplog, damage):
+    checkpoint, row = Checkpoint(tmp_path), torch.arange(5.0)
+    rows = checkpoint.rows()
+    rows.append(row)
+    state, file = rows.state(), tmp_path / "rows.bin"
+    whole = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-1] if damage == "short" else bytes([whole[0] ^ 1]) + whole[1:])
+    again = checkpoint.rows()
+    assert not again.restored(state, row)
+    assert "starting afresh" in caplog.text
+    again.append(row)
+    assert torch.equal(again.tensor(), row[None])
+
+
+def test_rows_without_a_checkpoint_leave_no_file():
+    rows = NoCheckpoint().rows()
+    rows.append(torch.ones(3))
+    name, kept = rows._file.name, rows.tensor()
+    del rows
+    assert not os.path.exists(name)
+    assert torch.equal(kept, torch.ones(1, 3))

@@ -294,7 +294,7 @@ def test_the_fixed_schedule_moves_the_spheres_where_asked(modes):
     ("driver", "reason"),
     [
         (Adaptive(most_rounds=20), r"most_rounds=20 are spent \(stage 1 of 1, .* of its distance left, \d+ SGD steps"),
-        (Adaptive(threshold=1e-6), r"the start's own loss, .*, is above the bound threshold=1e-06 .* raise the"),
+        (Adaptive(threshold=1e-6), r"the start's own loss, .*, is above the bound threshold=1e-06: raise the"),
         (Adaptive(smallest_step=0.3, step=0.2), r"the step shrank below smallest_step=0.3"),
     ],
 )
@@ -309,3 +309,19 @@ def test_a_search_that_arrives_does_not_warn(modes):
         warnings.simplefilter("error")
         connect(*modes, digits, adaptive)
         connect(*modes, digits, fixed)
+
+
+def test_a_mode_above_the_bound_is_said_before_the_search_starts(modes):
+    start, _ = modes
+    worse = models.create("lenet5", digits, seed=9)
+    with pytest.warns(UserWarning, match=r"the search may not arrive: the end's own loss, 2\.\d+, is above the bound"):
+        connect(start, worse, digits, replace(adaptive, driver=replace(adaptive.driver, most_rounds=1)))
+
+
+def test_a_mode_is_connected_with_itself_and_with_one_that_shares_layers(modes):
+    start, _ = modes
+    same = connect(start, start, digits, replace(adaptive, order="fdf"))
+    assert same.reached(start)
+    partly = copy.deepcopy(start)
+    partly.fc3.load_state_dict({n: p + 0.01 for n, p in start.fc3.state_dict().items()})
+    assert connect(start, partly, digits, replace(adaptive, order="fdf")).reached(partly)

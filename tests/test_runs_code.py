@@ -165,6 +165,15 @@ def test_what_comes_through_a_package_that_only_imports_is_what_defines_it(libra
     assert changed == needed
 
 
+@pytest.mark.parametrize("door", ["from lib.front import one as f\n", "from lib.front.two import g as f\n"])
+def test_what_a_package_means_by_a_name_counts(library, door):
+    for name, source in FRONT.items():
+        write(library, name, source)
+    before = code_hash_of_source("from lib.front import f, h")
+    write(library, "front/__init__", door + "from .two import g as h\n")
+    assert code_hash_of_source("from lib.front import f, h") != before
+
+
 def test_a_package_that_does_something_counts(library):
     for name, source in FRONT.items():
         write(library, name, source)

@@ -72,6 +72,11 @@ def test_runs_on_a_folder_depend_on_what_is_in_it_and_not_on_where_it_lies(tmp_p
         keys.append([cache.entry(function, config).key for function, config in configs])
     assert keys[0] == keys[1]
     assert all(a != b for a, b in zip(keys[0], keys[2], strict=True))
+    (tmp_path / "linked").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "linked" / part).symlink_to(tmp_path / "other" / part)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "linked"))
+    assert [cache.entry(function, config).key for function, config in configs] == keys[2]
     (tmp_path / "other/train/a/2.png").write_bytes(b"3")
     assert [cache.entry(function, config).key for function, config in configs] != keys[2]
 

@@ -53,7 +53,7 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
     points = _Points(pairs, task, config, seeds)
     anchors, log = FixedSearch(points, config).run(checkpoint)
     return [
-        Path(start, each, pd.DataFrame(log)) for (start, _), each in zip(pairs, torch.stack(anchors, 1), strict=True)
+        Path(start, each, pd.DataFrame(log)) for (start, _), each in zip(pairs, anchors.unbind(1), strict=True)
     ]
 
 

@@ -53,10 +53,12 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     )  # fmt: skip
     kind = _AdaptiveSearch if isinstance(config.driver, Adaptive) else FixedSearch
     search = kind(connection, config)
+    if hopeless := search.modes_above_bound():
+        warnings.warn(f"the search may not arrive: {hopeless}", stacklevel=2)
     anchors, log = search.run(checkpoint)
     if reason := search.why_not_arrived():
         warnings.warn(f"no path to the destination: {reason}", stacklevel=2)
-    return Path(a, torch.stack(anchors), pd.DataFrame(log))
+    return Path(a, anchors, pd.DataFrame(log))
 
 
 class _Search:
@@ -64,10 +66,12 @@ class _Search:
 
     def __init__(self, connection, config):
         self.walk, self.config, self.driver = connection, config, config.driver
-        self.anchors, self.log, self.ticks = [connection.vector.clone()], [], 0
+        self.log, self.ticks = [], 0
         self.stage, self.progress, self.step = 0, 0.0, getattr(config.driver, "step", 0.0)
 
     def run(self, checkpoint):
+        """Search to the end; the anchors as one tensor, which lies on the disk, and the log."""
+        self.anchors = checkpoint.rows()
         self._restore(checkpoint.load())
         while not self.finished():
             self.tick()
@@ -75,18 +79,23 @@ class _Search:
             if checkpoint.due():
                 checkpoint.save(self._state())
         self.end()
-        return self.anchors, self.log
+        return self.anchors.tensor().to(self.walk.vector.device), self.log
+
+    def record(self, point):
+        """Store a point as the next anchor."""
+        self.last = point.clone()
+        self.anchors.append(point)
 
     def _state(self):
         counters = {name: getattr(self, name) for name in ("ticks", "stage", "progress", "step", "log")}
-        tensors = {"anchors": torch.stack(self.anchors), "vector": self.walk.vector.clone()}
-        return counters | tensors | {"rounds": self.walk.rounds}
+        parts = {"anchors": self.anchors.state(), "vector": self.walk.vector.clone()}
+        return counters | parts | {"rounds": self.walk.rounds}
 
     def _restore(self, state):
-        if state is None:
+        if state is None or not self.anchors.restored(state.pop("anchors"), self.walk.vector):
+            self.record(self.walk.vector)
             return
-        device = self.walk.vector.device
-        self.anchors = list(state.pop("anchors").to(device))
+        self.last = self.anchors.tensor()[-1].to(self.walk.vector.device, copy=True)
         self.walk.vector.copy_(state.pop("vector"))
         self.walk.rounds = state.pop("rounds")
         for name, value in state.items():
@@ -111,18 +120,24 @@ class _AdaptiveSearch(_Search):
             f"stage {self.stage + 1} of {len(walk.layers)}, {walk.distance_left(self.stage):.2g} of its distance left, "
             f"{walk.rounds} SGD steps"
         )
-        for name, point in (("start", walk.start), ("end", walk.destination)):
-            if (loss := walk.loss_at(point)) > driver.threshold:
-                return (
-                    f"the {name}'s own loss, {loss:.3g}, is above the bound threshold={driver.threshold:g} ({where}); "
-                    "raise the threshold, or train the modes longer"
-                )
+        if hopeless := self.modes_above_bound():
+            return f"{hopeless} ({where})"
         if walk.rounds >= driver.most_rounds:
             return f"most_rounds={driver.most_rounds} are spent ({where}); raise most_rounds, or the threshold"
         return (
             f"the step shrank below smallest_step={driver.smallest_step:g} ({where}); "
             "raise the threshold or rounds, or lower lr"
         )
+
+    def modes_above_bound(self):
+        """Which mode's own loss is above the bound, and what may help; None where both are below."""
+        for name, point in (("start", self.walk.start), ("end", self.walk.destination)):
+            if (loss := self.walk.loss_at(point)) > self.driver.threshold:
+                return (
+                    f"the {name}'s own loss, {loss:.3g}, is above the bound threshold={self.driver.threshold:g}: "
+                    "raise the threshold, or train the modes longer"
+                )
+        return None
 
     def finished(self):
         gave_up = self.step < self.driver.smallest_step or self.walk.rounds >= self.driver.most_rounds
@@ -136,10 +151,10 @@ class _AdaptiveSearch(_Search):
         first_round = self.walk.rounds
         loss, healed = self._attempt(share, target)
         if loss > self.driver.threshold:
-            self.walk.vector.copy_(self.anchors[-1])
+            self.walk.vector.copy_(self.last)
             self.step = min(step, left) / 2
             return
-        self.anchors.append(self.walk.vector.clone())
+        self.record(self.walk.vector)
         self.log.append(
             {"rounds": self.walk.rounds, "stage": self.stage, "progress": target, "step": step, "loss": loss}
         )
@@ -178,7 +193,7 @@ class _AdaptiveSearch(_Search):
         one above ``limit``."""
         parts, largest = self.driver.between + 1, 0.0
         for number in range(parts, 0, -1):
-            point = torch.lerp(self.anchors[-1], self.walk.vector, number / parts)
+            point = torch.lerp(self.last, self.walk.vector, number / parts)
             largest = max(largest, self.walk.loss_at(point))
             if largest > limit:
                 break
@@ -190,6 +205,9 @@ class _AdaptiveSearch(_Search):
 
 class FixedSearch(_Search):
     """The fixed schedule, of one point (D,) or of several in one batch (K, D)."""
+
+    def modes_above_bound(self):
+        """None: this driver has no bound that a path must keep."""
 
     def why_not_arrived(self):
         """None: the schedule ends with a step onto the destination, whatever the loss."""
@@ -233,7 +251,7 @@ class FixedSearch(_Search):
 
     def _record(self, loss, moving):
         self.check_finite(loss, moving[-1])
-        self.anchors.append(self.walk.vector.clone())
+        self.record(self.walk.vector)
         self.log.append({"tick": self.ticks, "rounds": self.walk.rounds, "loss": loss})
 
     @torch.no_grad()
@@ -249,7 +267,7 @@ class FixedSearch(_Search):
 
     def end(self):
         """The final step exactly onto D (ours): a straight segment that is judged like all others."""
-        self.anchors.append(self.walk.destination.clone())
+        self.record(self.walk.destination)
         self.log.append({"tick": self.ticks, "rounds": self.walk.rounds, "loss": float("nan")})
 
 

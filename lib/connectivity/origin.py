@@ -98,7 +98,7 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     """
     descent = _Descent(a, task, config or M2O(), targets or {}, seed)
     descent.run(checkpoint)
-    return Path(a, torch.stack(descent.anchors), pd.DataFrame(descent.log))
+    return Path(a, descent.anchors.tensor().to(descent.vector.device), pd.DataFrame(descent.log))
 
 
 def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, checkpoint=NoCheckpoint()):
@@ -164,17 +164,18 @@ class _Descent(Walker):
         self.targets, self.starts = torch.minimum(self.targets, found), found
         self.spheres = dict(zip(self.units, self.targets, strict=True))
         self.rates = torch.ones_like(self.vector)
-        self.anchors, self.log, self.ticks = [self.vector.clone()], [], 0
+        self.log, self.ticks = [], 0
 
     def run(self, checkpoint):
         """Tick until every layer has arrived, or to the last tick."""
+        self.anchors = checkpoint.rows()
         self._restore(checkpoint.load())
         arrived = self._arrived(self._variances())
         while self.ticks < self.config.ticks and not all(arrived):
             arrived = self._tick()
             last = self.ticks == self.config.ticks or all(arrived)
             if last or self.ticks % self.config.record_every == 0:
-                self.anchors.append(self.vector.clone())
+                self.anchors.append(self.vector)
                 self.log[-1]["arrived"] = sum(arrived)
             else:
                 self.log.pop()
@@ -227,13 +228,13 @@ class _Descent(Walker):
         self.vector.addcmul_(self.flat.gradient, self.rates, value=-self.lr)
 
     def _state(self):
-        tensors = {"anchors": torch.stack(self.anchors), "vector": self.vector.clone()}
-        return tensors | {"ticks": self.ticks, "rounds": self.rounds, "log": self.log}
+        counters = {"ticks": self.ticks, "rounds": self.rounds, "log": self.log}
+        return counters | {"anchors": self.anchors.state(), "vector": self.vector.clone()}
 
     def _restore(self, state):
-        if state is None:
+        if state is None or not self.anchors.restored(state["anchors"], self.vector):
+            self.anchors.append(self.vector)
             return
-        self.anchors = list(state["anchors"].to(self.vector.device))
         self.vector.copy_(state["vector"])
         self.ticks, self.rounds, self.log = state["ticks"], state["rounds"], state["log"]
 

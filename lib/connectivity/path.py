@@ -21,6 +21,7 @@ from lib.flat import FlatModel, check_same_shape, flatten
 from lib.training import Score, evaluate, reestimate_batch_norm
 
 NORM_IMAGES = 2048
+ROWS = 8  # anchors that are looked at together: a large path lies on the disk
 
 
 class Path:
@@ -78,7 +79,8 @@ class Path:
 
     def lengths(self):
         """Arc length from the start to every anchor, a tensor (T,)."""
-        steps = (self.anchors[1:] - self.anchors[:-1]).norm(dim=1)
+        pairs = zip(self.anchors[1:].split(ROWS), self.anchors[:-1].split(ROWS), strict=True)
+        steps = torch.cat([self.anchors.new_zeros(0), *((after - before).norm(dim=1) for after, before in pairs)])
         return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
 
     def distances(self, target):
@@ -90,9 +92,11 @@ class Path:
             A row an anchor, a column a parameter: ||D_l - P_l||.
         """
         check_same_shape(self.model, target)
-        difference = self.anchors - flatten(target)
-        flat = self._flat
-        return pd.DataFrame({name: difference[:, flat.slices[name]].norm(dim=1).tolist() for name in flat.names})
+        end, slices, rows = flatten(target), self._flat.slices, []
+        for part in self.anchors.split(ROWS):
+            difference = part - end
+            rows.append(torch.stack([difference[:, slices[name]].norm(dim=1) for name in slices], 1))
+        return pd.DataFrame(torch.cat(rows).tolist(), columns=list(slices))
 
     def reached(self, target):
         """Whether the path ends exactly in a model, every parameter equal."""

@@ -164,7 +164,9 @@ class Connection(Walker):
         Training also moves the layers, so this is not one minus the sum of the moves.
         """
         if stage not in self.whole:
-            self.whole[stage] = self._distance(self.start, stage).clamp_min(1e-30)
+            self.whole[stage] = self._distance(self.start, stage)
+        if self.whole[stage] == 0:  # equal at both ends: one move puts them back, however training has moved them
+            return 0.0
         return float(self._distance(self.vector, stage) / self.whole[stage])
 
     def _distance(self, point, stage):

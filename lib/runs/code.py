@@ -132,7 +132,9 @@ def _parse(text, package, where):
         ):
             node.body = node.body[1:]
     named = {name for node in ast.walk(tree) for name in _named_modules(node, package)}
-    return ast.dump(tree), sorted(set().union(*map(_needed_for, named)))
+    doors = ((module, name, _front_door(module) or {}) for module, name in named if _followed(module))
+    through = [f"{module}.{name}={door[name]}" for module, name, door in doors if name in door]
+    return "\n".join([ast.dump(tree), *sorted(through)]), sorted(set().union(*map(_needed_for, named)))
 
 
 def _named_modules(node, package):
@@ -154,14 +156,17 @@ def _needed_for(imported):
     module, name = imported
     if not _followed(module):
         return set()
-    above = {package for package in _packages_of(module) if _front_door(package) is None}
-    if name is not None and _followed(f"{module}.{name}") and _source_file(f"{module}.{name}"):
-        above |= {module} if module != "lib" and _source_file(module) and _front_door(module) is None else set()
-        return {f"{module}.{name}"} | above
-    names = _front_door(module)
-    if names is not None and name in names:
-        return above | _needed_for((names[name], name))
-    return ({module} if module != "lib" and _source_file(module) else set()) | above
+    door = _front_door(module)
+    needed = {package for package in _packages_of(module) if _front_door(package) is None}
+    if door is None and module != "lib" and _source_file(module):
+        needed.add(module)
+    if name is None or not _followed(f"{module}.{name}"):
+        return needed | ({module} if door is not None else set())
+    if door is not None and door.get(name, imported) != imported:
+        return needed | _needed_for(door[name])
+    if _source_file(f"{module}.{name}"):
+        return needed | {f"{module}.{name}"}
+    return needed | ({module} if door is not None else set())
 
 
 def _followed(module):
@@ -176,9 +181,12 @@ def _packages_of(module):
 
 
 def _front_door(package):
-    """Module by name of what a package imports, where its ``__init__`` does nothing else; None for other modules."""
+    """What a package imports, where its ``__init__`` does nothing else: by name, the module and the name there.
+
+    None for a package that does more, and for other modules.
+    """
     file = _source_file(package)
-    if file is None or file.name != "__init__.py":
+    if package == "lib" or file is None or file.name != "__init__.py":
         return None
     names = {}
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -189,8 +197,8 @@ def _front_door(package):
             return None
         if imports:
             names |= {
-                alias.asname or alias.name: module
+                alias.asname or alias.name: imported
                 for alias in node.names
-                for module, _ in _named_modules(ast.ImportFrom(node.module, [alias], node.level), package)
+                for imported in _named_modules(ast.ImportFrom(node.module, [alias], node.level), package)
             }
     return names

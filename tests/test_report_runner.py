@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -225,6 +226,13 @@ def test_display_is_live_in_a_terminal_and_moves_in_a_log(tmp_path, monkeypatch,
     assert "running a (cell 2/3)" in text
     assert " left" in text
     assert ("\x1b" in text) == terminal
+
+
+def test_times_of_notebooks_that_end_together_are_all_noted(tmp_path):
+    names = [str(number) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: times.record(tmp_path, name, 1.0), names))
+    assert times.read(tmp_path) == dict.fromkeys(names, 1.0)
 
 
 def wait_for(condition, seconds=60):

@@ -134,7 +134,7 @@ def summary(outcomes, *, level, batch, interval=10):
 def record_ratio(quantity, outcomes, first, second, *, level):
     """Record :func:`ratio` as a quantity of a claim, as a lower bound where it is one; returns it."""
     value = ratio(outcomes, first, second, level=level)
-    claims.record(quantity, value, at_least=not arrives(outcomes, first, level=level))
+    claims.record(quantity, value, at_least=bool(bound(outcomes, first, second, level=level)))
     return value
 
 

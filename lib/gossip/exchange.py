@@ -187,7 +187,9 @@ class Links:
         # The mean is taken over what came, and over the own model where the matrix keeps a part of it (Metropolis).
         self.share = matrix.values()[other][order]
         n = len(graph)
-        self.kept = None if mixing == "uniform" else matrix.to_dense().diagonal()
+        self.kept = None
+        if mixing == "metropolis":
+            self.kept = torch.zeros(n, dtype=matrix.dtype).index_put_((receiver[~other],), matrix.values()[~other])
         self.outdegree = torch.bincount(sender[other], minlength=n)
         self.indegree = torch.bincount(receiver[other], minlength=n)
         self.first = self.outdegree.cumsum(0) - self.outdegree

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import platform
+import threading
 from pathlib import Path
 
 import psutil
@@ -10,6 +11,7 @@ import psutil
 from lib.report import context
 
 FILE = "times.json"
+_writing = threading.Lock()
 
 
 def read(results: Path) -> dict[str, float]:
@@ -20,10 +22,13 @@ def read(results: Path) -> dict[str, float]:
 
 
 def record(results: Path, name: str, seconds: float) -> None:
-    """Note how long a notebook took, and on which machine; a faster reuse of cached runs does not count as a time."""
-    known = read(results)
-    known[name] = round(seconds, 1)
+    """Note how long a notebook took, and on which machine; less where it found its runs in the cache.
+
+    Notebooks that end at the same moment, in several threads, are noted one after another.
+    """
     machine = f"{platform.machine()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
-    context.write(
-        results / FILE, json.dumps({"machine": machine, "seconds": known}, indent=1, sort_keys=True) + "\n"
-    )
+    with _writing:
+        known = read(results) | {name: round(seconds, 1)}
+        context.write(
+            results / FILE, json.dumps({"machine": machine, "seconds": known}, indent=1, sort_keys=True) + "\n"
+        )

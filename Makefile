@@ -47,8 +47,7 @@ $(VENV)/complete: requirements.txt
 	  echo "error: no Python >= 3.11 found; install one, or name it: make BASE_PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	$$base -m venv $(VENV) || { echo "error: $$base cannot make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "installing requirements.txt into $(VENV)"; \
-	(while sleep 20; do echo "still installing into $(VENV)"; done) & \
-	trap "kill $$! 2>/dev/null" EXIT; \
+	(while sleep 20 && kill -0 $$$$ 2>/dev/null; do echo "still installing into $(VENV)"; done) & \
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 

@@ -307,8 +307,8 @@ def test_a_search_that_does_not_arrive_warns_with_the_reason(modes, driver, reas
 def test_a_search_that_arrives_does_not_warn(modes):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        connect(*modes, digits, adaptive)
-        connect(*modes, digits, fixed)
+        paths_found = [connect(*modes, digits, config) for config in (adaptive, fixed)]
+    assert all(path.reached(modes[1]) for path in paths_found)
 
 
 def test_a_mode_above_the_bound_is_said_before_the_search_starts(modes):

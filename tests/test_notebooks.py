@@ -23,7 +23,7 @@ from lib.report import claims, parameters, plan
 
 pytestmark = pytest.mark.xdist_group("notebooks")
 NOTEBOOKS = plan.find()
-NOT_WORTH_READING = re.compile(r"tensor\([-[\d]|PosixPath\(|\d+ reused, \d+ to run|\d+/\d+ done")
+NOT_WORTH_READING = re.compile(r"(?<!\.)tensor\([-[\d]|PosixPath\(|\d+ reused, \d+ to run|\d+/\d+ done")
 ITEMS = [row for row in claims.read_rows(paths.DATA / "items.csv") if row["notebook"]]
 
 

@@ -143,9 +143,10 @@ def arrives(outcomes, name, *, level):
     return not math.isnan(measures.ticks_to(mean_accuracy(outcomes[name]), level))
 
 
-def bound(outcomes, name, *, level):
-    """The word for a ratio whose first line never gets to the level: "at least", else nothing."""
-    return "" if arrives(outcomes, name, level=level) else "at least"
+def bound(outcomes, first, second, *, level):
+    """The word for a :func:`ratio` that is a lower bound, as its first line never gets to the level: "at least"."""
+    is_bound = arrives(outcomes, second, level=level) and not arrives(outcomes, first, level=level)
+    return "at least" if is_bound else ""
 
 
 def slowest_over_fastest(ticks):
@@ -213,7 +214,7 @@ def speed_ups(groups, *, level):
     return pd.DataFrame(
         {
             "speed-up": {value: ratio(of, "gossip", "corrected gossip", level=level) for value, of in groups.items()},
-            "bound": {value: bound(of, "gossip", level=level) for value, of in groups.items()},
+            "bound": {value: bound(of, "gossip", "corrected gossip", level=level) for value, of in groups.items()},
         }
     )
 

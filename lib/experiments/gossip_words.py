@@ -48,7 +48,7 @@ def final(outcomes):
 def times(outcomes, first, second, level):
     """Ticks to a level of the first line over those of the second, as words; a lower bound says that it is one."""
     value = ratio(outcomes, first, second, level=level)
-    return number(value, 2, at_least=bool(bound(outcomes, first, level=level)))
+    return number(value, 2, at_least=bool(bound(outcomes, first, second, level=level)))
 
 
 def span(values, digits=3):

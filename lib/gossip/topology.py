@@ -84,7 +84,8 @@ def scale_free(nodes, *, exponent=3.0, smallest=3, seed):
 
     Loops and double edges of the pairing are dropped, so that a few nodes fall below ``smallest``.
     """
-    _positive(nodes=nodes, smallest=smallest)
+    _at_least(2, nodes=nodes)
+    _positive(smallest=smallest)
     if not exponent > 2:
         raise InputError(f"exponent={exponent}: must be larger than 2, for a finite mean degree")
 
@@ -103,6 +104,8 @@ def scale_free(nodes, *, exponent=3.0, smallest=3, seed):
 def stochastic_block(sizes, *, inside, between, seed):
     """Communities of the given sizes, edges with probability ``inside`` and ``between`` them."""
     _positive(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
+    if sum(sizes) < 2:
+        raise InputError(f"sizes={list(sizes)}: needs at least two nodes")
     _fraction(inside=inside, between=between)
     matrix = np.full((len(sizes), len(sizes)), between) + np.eye(len(sizes)) * (inside - between)
 
@@ -131,7 +134,7 @@ def hyperbolic(nodes, degree, *, exponent=3.0, seed):
     The radius follows from the mean degree (Krioukov et al., Phys. Rev. E 82, 036106, equation 22); what is
     not in the largest component is joined to it by one edge.
     """
-    _positive(nodes=nodes, degree=degree)
+    _check_degree(nodes, degree)
     if not exponent > 2:
         raise InputError(f"exponent={exponent}: must be larger than 2, for a finite mean degree")
     alpha = (exponent - 1) / 2
@@ -208,6 +211,8 @@ def from_file(path):
 
 def from_edges(edges):
     """Network of the given edges, a list of pairs of nodes 0, 1, ..., each named at least once."""
+    if not edges or min(min(edge) for edge in edges) < 0:
+        raise InputError(f"edges={edges}: needs at least one pair of nodes 0, 1, ...")
     graph = nx.empty_graph(1 + max(max(edge) for edge in edges))
     graph.add_edges_from(edges)
     return graph

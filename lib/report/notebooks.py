@@ -128,7 +128,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
 
 
@@ -168,6 +167,7 @@ def _interrupt(*_):
     guard = threading.Timer(INTERRUPT_SECONDS, _end_everything)
     guard.daemon = True
     guard.start()
+    print("\ninterrupted; the same command continues where this one stopped", file=sys.stderr, flush=True)
     raise KeyboardInterrupt
 
 

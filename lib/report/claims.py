@@ -14,10 +14,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib import paths
 from lib.errors import InputError
 from lib.report import context
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 RELATIONS: dict[str, Callable[[float, float, float], bool]] = {
     "<": lambda ours, value, _: ours < value,
@@ -186,6 +190,32 @@ def _verdict(claim, ours, state):
     if known:
         return Verdict(claim, ours, "reproduced (unexpected)" if holds else f"not reproduced (known: {claim.evidence})")
     return Verdict(claim, ours, "reproduced" if holds else "not reproduced")
+
+
+def conclusion(sentence: str) -> "Markdown":
+    """The last words of a notebook: a sentence computed from its numbers, and the verdict of each claim it measured.
+
+    Parameters
+    ----------
+    sentence : str
+        Markdown, with the numbers of this run put in.
+
+    Returns
+    -------
+    IPython.display.Markdown
+        The sentence, then one line for each claim of ``data/claims.csv`` that this notebook has recorded.
+    """
+    from IPython.display import Markdown
+
+    profile = context.profile().removesuffix("-custom")
+    lines = [
+        f"* *{claim.sentence}* Expected {claim.threshold}, here {_number(ours)}: **{verdict.result}**."
+        for claim in load()
+        if (ours := _recorded.get(claim.quantity)) is not None
+        and (profile in claim.profiles or profile == "interactive")
+        for verdict in [_verdict(claim, ours, "current")]
+    ]
+    return Markdown("\n".join([sentence, "", *lines]))
 
 
 def check(profile: str, *, states: dict[str, str], folder: Path | None = None) -> list[Verdict]:

@@ -66,7 +66,7 @@ def create(name, task, *, size="laptop", seed):
     ----------
     name : str
         A family of ``models.FAMILIES``.
-    task : lib.task.Task
+    task : lib.tasks.Task
         Gives the image shape, the number of classes and the device.
     size : {"laptop", "paper"}
         Which member of the family.

@@ -79,9 +79,9 @@ def _content(values):
     names = values.get("data")
     found = []
     if "folder" in ([names] if isinstance(names, str) else names or []):
-        from lib import datasets  # two seconds that a run with nothing to do need not spend
+        from lib import sources  # two seconds that a run with nothing to do need not spend
 
-        found.append(datasets.fingerprint("folder"))
+        found.append(sources.fingerprint("folder"))
     edges = values.get("edge_file")
     if edges and (paths.ROOT / edges).is_file():
         found.append(hashlib.sha256((paths.ROOT / edges).read_bytes()).hexdigest())

@@ -22,7 +22,7 @@ def read(name, *, size=None, data_dir=None):
     Parameters
     ----------
     name, size, data_dir
-        As of :func:`lib.task.load`; only "folder" needs the size, as its images may differ in theirs.
+        As of :func:`lib.tasks.load`; only "folder" needs the size, as its images may differ in theirs.
 
     Returns
     -------

@@ -5,8 +5,7 @@ A module of its own, so that no change of a search or of an evaluation trains a 
 
 from dataclasses import dataclass, field
 
-from lib import datasets, models, runs, sphere, training
-from lib import task as tasks
+from lib import models, runs, sources, sphere, tasks, training
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Data:
         return task.subset(self.train_images) if self.train_images else task
 
     def fingerprint(self):
-        """Of the data: see :func:`lib.datasets.fingerprint`."""
-        return datasets.fingerprint(self.name)
+        """Of the data: see :func:`lib.sources.fingerprint`."""
+        return sources.fingerprint(self.name)
 
 
 @dataclass(frozen=True)

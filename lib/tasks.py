@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
-from lib import datasets, seeds
+from lib import seeds, sources
 from lib.augmentation import AUGMENTATIONS, Augmentation
-from lib.datasets import LABELS
 from lib.errors import InputError
+from lib.sources import LABELS
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -186,7 +186,7 @@ def load(name, *, size=None, data_dir=None, device="auto", label=None, **trainin
     """
     if size is not None and size < 8:
         raise InputError(f"size={size}: images must be at least 8 pixels high and wide")
-    *arrays, shown = datasets.read(name, size=size, data_dir=data_dir)
+    *arrays, shown = sources.read(name, size=size, data_dir=data_dir)
     x, y, x_test, y_test = (torch.as_tensor(array) for array in arrays)
     size = size or (28 if name == "digits" else None)
     return from_tensors(

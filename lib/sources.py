@@ -13,6 +13,7 @@ from lib.errors import InputError
 torchvision_operators.define_missing()
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100", "folder")
+MNIST_DIGEST = "ea9ee3e26b17c145512b97c4da7d09860024e593bf058e39df01aa451aad6eaa"  # of the original four files
 LABELS = {"digits": "digits (scikit-learn)", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
@@ -27,7 +28,8 @@ def read(name, *, size=None, data_dir=None):
     Returns
     -------
     tuple
-        ``x`` (n, C, H, W), ``y`` (n,), ``x_test``, ``y_test``, from 0 to 1, and the name to show.
+        ``x`` (n, C, H, W), bytes as the files hold them (digits: from 0 to 1), ``y`` (n,), ``x_test``, ``y_test``, and
+        the name to show.
 
     Raises
     ------
@@ -54,18 +56,20 @@ def fingerprint(name, data_dir=None):
     Returns
     -------
     str
-        For "folder" a hash of the names and bytes of its images, wherever they lie; empty for the data sets that
-        are the same everywhere.
+        For "folder" a hash of the names and bytes of its images, wherever they lie; for "mnist" one of its files, if
+        they are not the original ones; empty for what is the same everywhere (torchvision checks CIFAR's bytes).
     """
-    if name != "folder":
-        return ""
     folder = Path(data_dir) if data_dir is not None else paths.data_dir()
     if folder is None or not folder.is_dir():
-        return ""  # reading it gives the error
-    # ImageFolder follows links, too.
-    walks = (os.walk(folder / part, followlinks=True) for part in ("train", "test"))
-    files = sorted(Path(where, name) for walk in walks for where, _, names in walk for name in names)
-    return _digest(folder, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+        return ""  # downloaded by torchvision, which checks the bytes; or reading it gives the error
+    if name == "mnist":
+        files = sorted((folder / "MNIST" / "raw").glob("*-ubyte"))
+    elif name == "folder":
+        files = sorted(file for part in ("train", "test") for file, _ in _images(folder / part))
+    else:
+        return ""
+    digest = _digest(folder, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    return "" if not files or digest == MNIST_DIGEST else digest
 
 
 @functools.lru_cache(maxsize=16)
@@ -111,21 +115,54 @@ def _from_disk(name, data_dir, size, *, check=False):
     images = [np.asarray(part.data) for part in parts]
     images = [i[:, None] if i.ndim == 3 else i.transpose(0, 3, 1, 2) for i in images]
     labels = [np.asarray(part.targets) for part in parts]
-    return images[0] / np.float32(255), labels[0], images[1] / np.float32(255), labels[1]
+    return images[0], labels[0], images[1], labels[1]
 
 
 def _image_folder(folder, size, check):
-    from torchvision import datasets
-
     if folder is None or not all((folder / part).is_dir() for part in ("train", "test")):
         raise InputError(f"data='folder': DATA_DIR='{folder}' must hold the folders train and test")
+    found = {part: _images(folder / part) for part in ("train", "test")}
+    classes = sorted({label for _, label in found["train"]})  # of both parts: test may lack one
+    for part, images in found.items():
+        if not images:
+            raise InputError(f"data='folder': no images under {folder / part}/<class>")
+    if unknown := sorted({label for _, label in found["test"]} - set(classes)):
+        raise InputError(f"data='folder': the class '{unknown[0]}' of test has no images under {folder / 'train'}")
     if check:
         return None
-    parts = []
-    for part in ("train", "test"):
-        images = datasets.ImageFolder(str(folder / part))
-        shrink = (lambda image: image) if size is None else (lambda image: image.resize((size, size)))
-        parts.append(np.stack([np.asarray(shrink(image), np.float32) for image, _ in images]))
-        parts.append(np.asarray(images.targets))
-    x, y, x_test, y_test = parts
-    return x.transpose(0, 3, 1, 2) / 255, y, x_test.transpose(0, 3, 1, 2) / 255, y_test, folder.name
+    arrays, first = [], None
+    for images in found.values():
+        pixels = [_pixels(file, size) for file, _ in images]
+        first = pixels[0].shape if first is None else first
+        for (file, _), image in zip(images, pixels, strict=True):
+            if image.shape != first:
+                sizes = f"{image.shape[1]} x {image.shape[0]} pixels, others {first[1]} x {first[0]}"
+                raise InputError(f"data='folder': {file} has {sizes}: give a size to which all are resized")
+        arrays += [np.stack(pixels).transpose(0, 3, 1, 2), np.array([classes.index(label) for _, label in images])]
+    return *arrays, folder.name
+
+
+def _images(folder):
+    """Image files and the class of each, in the order of their names; what is hidden or no image does not count."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        label, shown = Path(where).relative_to(folder).parts[:1], (name for name in sorted(names) if name[0] != ".")
+        found += [(Path(where, name), *label) for name in shown if label and name.lower().endswith(IMG_EXTENSIONS)]
+    return found
+
+
+def _pixels(file, size):
+    """An image as bytes (H, W, 3)."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            mode, image = opened.mode, opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"data='folder': {file} is not a readable image ({str(error).splitlines()[0]})") from None
+    if mode.startswith(("I", "F")):  # the conversion cuts them off at 255
+        raise InputError(f"data='folder': {file} has more than 8 bits a pixel ({mode}): save it with 8 bits")
+    return np.asarray(image if size is None else image.resize((size, size)))

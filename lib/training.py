@@ -6,13 +6,11 @@ that a training that was interrupted continues with bit-identical results from i
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from lib import seeds
+from lib import seeds, trial
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
 
@@ -20,26 +18,14 @@ OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "onecycle", "cosine", "step")
 
 
-class Score(NamedTuple):
-    """Mean cross entropy and accuracy over a split."""
-
-    loss: float
-    accuracy: float
-
-    @classmethod
-    def of(cls, logits, y):
-        """Score of logits (n, classes) and the true classes (n,)."""
-        return cls(float(F.cross_entropy(logits, y)), float((logits.argmax(1) == y).double().mean()))
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """How a mode is trained (cross entropy, no label smoothing).
+    """How a mode is trained, by the task's loss.
 
     Parameters
     ----------
     epochs, batch : int
-        Passes over the training split and images in a mini-batch.
+        Passes over the training split and inputs in a mini-batch.
     optimiser : {"sgd", "adamw"}
     lr, momentum, weight_decay : float
         Momentum counts for SGD only.
@@ -117,9 +103,12 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
 
     Raises
     ------
+    InputError
+        If the model does not fit the task.
     FloatingPointError
         If a weight is not finite at the end of an epoch; the message names both.
     """
+    task = trial.check(model, task)
     batches = task.batches(seeds.derive(seed, "training"), recipe.batch)
     optimiser = _optimiser(model, recipe)
     step, network = _resume(model, optimiser, checkpoint), task.prepared(model)
@@ -130,7 +119,7 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step, batches.per_epoch)
         with seeds.scope(seed, "training", step):
-            loss = F.cross_entropy(network(x), y)
+            loss = task.loss(network(x), y)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -169,24 +158,27 @@ def _resume(model, optimiser, checkpoint):
     return state["step"]
 
 
-@torch.no_grad()
 def evaluate(model, split, *, batch=256):
-    """Loss and accuracy of a model, in eval mode, over a whole split.
+    """Loss and metric of a model, in eval mode, over a whole split.
 
     Returns
     -------
-    Score
+    named tuple
+        ``loss`` and ``accuracy``, or how the task's metric is called.
+
+    Raises
+    ------
+    InputError
+        If the model does not fit the split.
     """
-    was_training = model.training
-    model.eval()
-    loss = torch.zeros((), device=split.x.device, dtype=torch.float64)
-    right = torch.zeros((), device=split.x.device, dtype=torch.int64)
-    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-        logits = model(x)
-        loss += F.cross_entropy(logits, y, reduction="sum")
-        right += (logits.argmax(1) == y).sum()
-    model.train(was_training)
-    return Score(float(loss) / len(split), float(right) / len(split))
+    return score(model, trial.check(model, split), batch=batch)
+
+
+@torch.no_grad()
+def score(model, split, *, batch=256):
+    """:func:`evaluate` without the trial call: for points of a path, whose model has been tried."""
+    with trial.evaluating(model):
+        return split.score(torch.cat([model(x) for x in split.x.split(batch)]))
 
 
 def batch_norms(model):
@@ -227,7 +219,7 @@ def reestimate_batch_norm(model, x, *, batch=256):
         norm.momentum = None
         norm.train()
     if len(x) <= batch:
-        logits = model(x)
+        logits = model(x[:])
     else:
         order = torch.randperm(len(x), generator=seeds.generator(0, "batch norm")).to(x.device)
         logits = torch.cat([model(x[part]) for part in order.split(batch)])[order.argsort()]

@@ -20,21 +20,23 @@ def network(model, images):
     Parameters
     ----------
     model : torch.nn.Module
-    images : tensor (b, C, H, W)
-        A few images, for a trial run.
+    images : tensor (b, ...)
+        A few inputs, for a trial run.
     """
     try:
+        if images.ndim != 4:
+            raise UnsupportedError("inputs are no images")
         return GroupedNetwork(model)
     except UnsupportedError as error:
         reason = str(error)
     for way in (VmapNetwork, SerialNetwork):
         try:
-            _trial(way(model), model, images)
+            _trial(way(model, images.ndim), model, images)
         except Exception as error:  # vmap raises whatever the model's operations cannot do under it
             reason += f"; {way.__name__}: {str(error).splitlines()[0]}"
         else:
             log.warning("nodes are not stacked as groups (%s), using %s", reason, way.__name__)
-            return way(model)
+            return way(model, images.ndim)
     raise UnsupportedError(f"model {type(model).__name__} cannot be run for many nodes: {reason}")
 
 
@@ -52,24 +54,24 @@ def running_statistics(model):
 
 
 class VmapNetwork:
-    """All nodes by ``torch.func.vmap``; for models without batch-norm statistics."""
+    """All nodes by ``torch.func.vmap``; for models without batch-norm statistics. ``ndim``: of a batch of one node."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, ndim):
+        self.model, self.ndim = model, ndim
 
     def __call__(self, parameters, statistics, x, *, training):
         """Logits (n, B, classes); see :class:`lib.batched.grouped.GroupedNetwork`."""
         self.model.train(training)
         one = lambda own, images: functional_call(self.model, own, (images,))  # noqa: E731
-        where = None if x.ndim == 4 else 1
+        where = None if x.ndim == self.ndim else 1
         return torch.func.vmap(one, in_dims=(0, where), randomness="different")(parameters, x)
 
 
 class SerialNetwork:
     """The nodes one after another."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, ndim):
+        self.model, self.ndim = model, ndim
 
     def __call__(self, parameters, statistics, x, *, training):
         """Logits (n, B, classes); see :class:`lib.batched.grouped.GroupedNetwork`."""
@@ -77,5 +79,5 @@ class SerialNetwork:
         logits = []
         for i in range(len(next(iter(parameters.values())))):
             own = {name: stack[i] for name, stack in (parameters | statistics).items()}
-            logits.append(functional_call(self.model, own, (x if x.ndim == 4 else x[:, i],)))
+            logits.append(functional_call(self.model, own, (x if x.ndim == self.ndim else x[:, i],)))
         return torch.stack(logits)

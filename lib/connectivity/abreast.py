@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from lib import seeds as streams
+from lib import trial
 from lib.batched.fallback import network, running_statistics
 from lib.batched.gradients import gradients
 from lib.batched.layout import Layout
@@ -18,7 +19,7 @@ from lib.connectivity.path import Path
 from lib.connectivity.settings import Fixed
 from lib.connectivity.walker import arc, layer_order
 from lib.errors import InputError
-from lib.flat import check_same_shape, flatten
+from lib.flat import flatten
 
 
 def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
@@ -49,7 +50,7 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
     FloatingPointError
         If the training of any path diverges.
     """
-    _check(pairs, config, seeds)
+    task = _check(pairs, task, config, seeds)
     points = _Points(pairs, task, config, seeds)
     anchors, log = FixedSearch(points, config).run(checkpoint)
     return [
@@ -57,7 +58,8 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
     ]
 
 
-def _check(pairs, config, seeds):
+def _check(pairs, task, config, seeds):
+    """The task to use, as of :func:`lib.trial.check_ends`."""
     driver = config.driver
     if not isinstance(driver, Fixed) or driver.min_sgd_steps != driver.max_sgd_steps:
         raise InputError(f"driver={driver}: paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps")
@@ -67,9 +69,10 @@ def _check(pairs, config, seeds):
         raise InputError("order='random': paths abreast need an order that they share")
     if not pairs or len(seeds) != len(pairs):
         raise InputError(f"seeds: {len(seeds)} for {len(pairs)} pairs, needs one for each")
-    for pair in pairs:
-        for mode in pair:
-            check_same_shape(pairs[0][0], mode)
+    first = pairs[0][0]
+    for mode in {id(mode): mode for pair in pairs for mode in pair}.values():
+        found = trial.check_ends(first, mode, task)
+    return found
 
 
 class _Points:
@@ -83,7 +86,7 @@ class _Points:
         self.destination = torch.stack([flatten(end) for _, end in pairs])
         self.layers = layer_order(first, task, config.order, seeds[0])
         self.spheres = self.flat.variance(self.vector)
-        self.network = task.prepared(network(first, task.train.x[:2]))
+        self.loss, self.network = task.loss, task.prepared(network(first, task.train.x[:2]))
         self.statistics = {name: b.repeat(len(pairs), 1) for name, b in running_statistics(first).items()}
         self.batches = [task.batches(streams.derive(seed, "path"), config.batch) for seed in seeds]
 
@@ -109,7 +112,7 @@ class _Points:
         parts = [batches.get(self.sgd_steps) for batches in self.batches]
         x, y = (torch.stack(part, 1) for part in zip(*parts, strict=True))
         with streams.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
-            gradient, loss = gradients(self.network, self.flat, self.vector, self.statistics, x, y)
+            gradient, loss = gradients(self.network, self.flat, self.vector, self.statistics, x, y, self.loss)
         self.vector.add_(gradient, alpha=-self.lr)
         self.sgd_steps += 1
         return loss

@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lib import models
+from lib import models, trial
 from lib.errors import InputError
 from lib.flat import FlatModel, check_same_shape, flatten
-from lib.training import Score, evaluate, reestimate_batch_norm
+from lib.training import reestimate_batch_norm, score
 
 NORM_IMAGES = 2048
 ROWS = 8  # anchors that are looked at together: a large path lies on the disk
@@ -121,10 +121,11 @@ class Path:
         -------
         DataFrame
             A row a point: ``position`` (anchor number plus fraction), ``arc`` (arc length from the start),
-            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy``.
+            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy`` (or the name of the task's metric).
         """
+        positions, task = self._positions(interior_points), trial.check(self.model, task)
         lengths, rows = self.lengths().tolist(), []
-        for position in self._positions(interior_points):
+        for position in positions:
             index = min(int(position), max(0, len(self) - 2))
             arc = lengths[index] + (position - index) * (lengths[min(index + 1, len(self) - 1)] - lengths[index])
             row = {"position": position, "arc": arc, "anchor": float(position).is_integer()}
@@ -137,7 +138,7 @@ class Path:
         return float(self.evaluate(task, interior_points=interior_points, splits=("train",))["train_loss"].max())
 
     def scores(self, position, task, splits=("train",)):
-        """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``; see :meth:`evaluate`."""
+        """Loss and metric at a position, a dict: ``<split>_loss``, ``<split>_accuracy``; see :meth:`evaluate`."""
         flat, sample = self._flat, task.train.sample(NORM_IMAGES)
         flat.vector.copy_(self.point(position))
         logits = reestimate_batch_norm(flat.module, sample.x, batch=NORM_IMAGES)
@@ -145,8 +146,8 @@ class Path:
         for split in splits:
             # Re-estimating has already evaluated a training split that is one batch.
             known = split == "train" and logits is not None and sample is task.train
-            score = Score.of(logits, task.train.y) if known else evaluate(flat.module, getattr(task, split))
-            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
+            found = task.train.score(logits) if known else score(flat.module, getattr(task, split))
+            scores |= {f"{split}_{name}": value for name, value in found._asdict().items()}
         return scores
 
     def _positions(self, interior_points):

@@ -9,11 +9,10 @@ import collections
 import random
 
 import torch
-from torch.nn import functional as F
 
-from lib import layers, seeds, sphere
+from lib import layers, seeds, sphere, trial
 from lib.errors import InputError
-from lib.flat import FlatModel, check_same_shape, flatten
+from lib.flat import FlatModel, flatten
 from lib.training import batch_norms
 
 ORDERS = ("fdf", "all", "reversed", "random")
@@ -63,6 +62,7 @@ class Walker:
     """
 
     def __init__(self, start, task, *, batch, lr, seed, judge_images):
+        self.loss = task.loss
         self.flat = FlatModel(start)
         self.flat.module.train()
         self.lr, self.seed, self.sgd_steps = lr, seed, 0
@@ -96,7 +96,7 @@ class Walker:
         for _ in range(sgd_steps):
             x, y = self.batches.get(self.sgd_steps)
             with seeds.scope(self.seed, "round", self.sgd_steps):
-                loss = F.cross_entropy(self.network(x), y)
+                loss = self.loss(self.network(x), y)
             self.flat.gradient.zero_()
             if loss.requires_grad:  # where every layer has arrived nothing is left to train
                 loss.backward()
@@ -137,7 +137,7 @@ class Walker:
         module.eval()
         for norm in self.norms:
             norm.train()
-        loss = float(F.cross_entropy(module(self.judged_on.x), self.judged_on.y))
+        loss = float(self.loss(module(self.judged_on.x[:]), self.judged_on.y))
         module.train()
         self.vector.copy_(here)
         return loss
@@ -147,7 +147,7 @@ class Connection(Walker):
     """A walker with a destination: the layers in their order and their spheres on the way."""
 
     def __init__(self, start, end, task, *, order, moving_spheres, seed, **training):
-        check_same_shape(start, end)
+        task = trial.check_ends(start, end, task)
         super().__init__(start, task, seed=seed, **training)
         self.start = self.vector.clone()
         self.destination = flatten(end).to(self.vector.device)

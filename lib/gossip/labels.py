@@ -74,6 +74,15 @@ class Halves:
         return seen / seen.sum(1, keepdim=True)
 
 
+def label_distributions(labels, nodes, task, *, seed):
+    """Each node's label distribution for a task; (nodes, 1) where the task has no classes."""
+    if not hasattr(labels, "distribution"):
+        raise InputError(f"labels={labels!r}: needs IID(), Dirichlet(), Shards() or Halves()")
+    if task.classes is None and not isinstance(labels, IID):
+        raise InputError(f"labels={labels}: the task has no classes, only IID() is possible")
+    return labels.distribution(nodes, task.classes or 1, seed=seed)
+
+
 class Sampler:
     """Draws image numbers of a split for many nodes at once, each through its label distribution.
 

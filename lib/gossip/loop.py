@@ -7,7 +7,6 @@ Algorithms 1 to 3 of paper 2 as a short text to read are in :mod:`lib.gossip.ref
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from lib import sphere, training
 from lib.batched.layout import Layout
@@ -19,7 +18,7 @@ class LoopNodes:
     chunk = 8
 
     def __init__(self, models, count, task, *, mixes_momentum=False, mixes_statistics=False):
-        self.models = [model.to(device=task.device, dtype=task.train.x.dtype) for model in models]
+        self.models, self.loss = list(models), task.loss
         self.trained = [task.prepared(model) for model in self.models]
         self.layout = Layout.of(self.models[0])
         self.optimisers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in self.models]
@@ -32,14 +31,14 @@ class LoopNodes:
         return torch.stack([_vector(model) for model in self.models])
 
     def train(self, due, x, y, *, lr, momentum):
-        """One SGD step of each due node on its images ``x[:, k]``."""
+        """One SGD step of each due node on its inputs ``x[:, k]``."""
         changes = []
         for k, node in enumerate(due.tolist()):
             model, optimiser = self.models[node].train(), self.optimisers[node]
             optimiser.param_groups[0].update(lr=lr, momentum=momentum)
             before = _vector(model)
             optimiser.zero_grad()
-            F.cross_entropy(self.trained[node](x[:, k]), y[:, k]).backward()
+            self.loss(self.trained[node](x[:, k]), y[:, k]).backward()
             optimiser.step()
             changes.append(_vector(model) - before)
         return torch.stack(changes)
@@ -105,13 +104,13 @@ class LoopNodes:
         return torch.stack([away.norm(k, dim=1) for k in (1, 2)], 1)
 
     def evaluate(self, split, *, calibration=None):
-        """Loss and accuracy of every node over a split, (N, 2)."""
+        """The score of every node on a split: loss and, if the task has one, metric, (N, 2) or (N, 1)."""
         scores = []
         for model in self.models:
             kept = _statistics(model)
             if calibration is not None:
                 training.reestimate_batch_norm(model, calibration)
-            scores.append(training.evaluate(model, split))
+            scores.append(training.score(model, split))
             _set_statistics(model, kept)
         return torch.tensor(scores, dtype=torch.float64)
 

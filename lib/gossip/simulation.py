@@ -5,20 +5,23 @@ sends its model to all its neighbours at once; every node with enough models in 
 replaces its model and empties the mailbox. All learning systems share this one loop.
 """
 
+import itertools
 from dataclasses import asdict, dataclass, fields
 
 import networkx as nx
 import pandas as pd
 import torch
+from torch import nn
 
-from lib import models, seeds
+from lib import models, seeds, trial
 from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
+from lib.flat import check_same_shape
 from lib.gossip import topology
 from lib.gossip.averaging import Average
 from lib.gossip.exchange import exchange_of
-from lib.gossip.labels import IID, Sampler
+from lib.gossip.labels import IID, Sampler, label_distributions
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
@@ -110,7 +113,8 @@ class Simulation:
     Attributes
     ----------
     history : DataFrame
-        tick, node, accuracy, loss (on the images that ``settings["evaluated_on"]`` names).
+        tick, node, accuracy (or the name of the task's metric), loss, on the inputs that ``settings["evaluated_on"]``
+        names.
     variance : DataFrame
         tick, layer, start, trained, averaged: mean over nodes of the layer's variance at the start of the
         tick, after training, after averaging.
@@ -120,7 +124,7 @@ class Simulation:
         At the end.
     layout : lib.batched.layout.Layout
     labels : tensor (N, classes)
-        Label distribution of each node, as drawn.
+        Label distribution of each node, as drawn; (N, 1) for a task without classes.
     settings : dict
     """
 
@@ -162,6 +166,7 @@ def simulate(
     seed : int
         Of initial weights, label distributions, batches and training intervals.
     labels : IID, Dirichlet, Shards or Halves
+        A task without classes allows IID only.
     checkpoint : lib.checkpoint.Checkpoint, optional
         With one, an interrupted simulation continues with the same bits.
     backend : {"stacked", "loop"}
@@ -176,7 +181,7 @@ def simulate(
     Raises
     ------
     InputError
-        For settings outside their range.
+        For settings outside their range, and models that do not fit the task or each other.
     FloatingPointError
         When a node's weights are not finite any more; the message names tick, layer and node.
     """
@@ -185,17 +190,20 @@ def simulate(
     if not isinstance(first, nx.Graph):
         raise InputError(f"graph: needs a networkx graph or topology.Rewired, got {type(first).__name__}")
     count = len(first)
-    distribution = labels.distribution(count, task.classes, seed=seeds.derive(seed, "labels"))
+    models = _initial_models(task, model, count, seed, averaging, settings)
+    made = next(models)
+    task = trial.check(made, task)
+    distribution = label_distributions(labels, count, task, seed=seeds.derive(seed, "labels"))
     nodes = BACKENDS[backend](
-        _initial_models(task, model, count, seed, averaging, settings), count, task,
+        itertools.chain([made], models), count, task,
         mixes_momentum=settings.mix_momentum, mixes_statistics=settings.statistics == "averaged",
     )  # fmt: skip
     exchange = exchange_of(averaging, graph, count, nodes, settings, seed)
     split = task.test.subset(settings.eval_images or len(task.test))
-    calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
+    calibration = task.train.subset(512).x[:] if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration)
     start = _resume(checkpoint, nodes, exchange, recorder)
-    sampler = Sampler(task.train.y, distribution)
+    sampler = Sampler(task.train.classes, distribution)
     for tick in range(start, ticks):
         record = tick % settings.record_every == 0 or tick == ticks - 1
         recorder.begin(tick, record)
@@ -208,8 +216,8 @@ def simulate(
     history, variance, difference = recorder.tables()
     described = asdict(settings) | {
         "averaging": repr(averaging), "labels": repr(labels), "seed": seed, "ticks": ticks, "nodes": count,
-        "evaluated_on": f"{len(split)} of {len(task.test)} test images"
-        + ("" if len(split) == len(task.test) else ", classes balanced"),
+        "evaluated_on": f"{len(split)} of {len(task.test)} test {'images' if split.x.ndim == 4 else 'inputs'}"
+        + (", classes balanced" if task.classes and len(split) < len(task.test) else ""),
     }  # fmt: skip
     return Simulation(history, variance, difference, nodes.weights, nodes.layout, distribution, described)
 
@@ -228,14 +236,23 @@ def _checked(settings, ticks, backend):
 
 def _initial_models(task, model, count, seed, averaging, settings):
     """The nodes' models, one after another, so that they need not all be in memory."""
-    same = settings.same_start or getattr(averaging, "same_start", False)
+    same, first = settings.same_start or getattr(averaging, "same_start", False), None
+    if not isinstance(model, str) and (isinstance(model, nn.Module) or not callable(model)):
+        remedy = "give a family's name, or a function of a seed that returns a new module"
+        raise InputError(f"model: got a {type(model).__name__}: {remedy}")
     for node in range(count):
         own_seed = seeds.derive(seed, "node", 0 if same else node)
         if isinstance(model, str):
             made = models.create(model, task, size=settings.model_size, seed=own_seed)
         else:
             with seeds.scope(own_seed, "initial weights"):
-                made = model(own_seed).to(task.device)
+                made = model(own_seed)
+            trial.check_module(made, "model(seed)")
+        if made is first:
+            raise InputError("model: returns the same module for two nodes, must make a new one at each call")
+        made = made.to(task.device, task.dtype)
+        first = first or made
+        check_same_shape(first, made, "nodes")
         with torch.no_grad():
             for parameter in made.parameters():
                 if parameter.ndim >= 2:

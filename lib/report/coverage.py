@@ -6,50 +6,25 @@ two markers, and a test sees that it is up to date.
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from lib import paths
 from lib.report.claims import read_rows
 
 BEGIN, END = "<!-- coverage: make coverage -->", "<!-- end of coverage -->"
-HEADER = ("paper", "item", "content", "notebook", "evidence of the settings")
+HEADER = ("paper", "item", "content", "notebook", "evidence of the settings", "committed results")
 
 
-def readme_link(name: str) -> str:
-    """Link from the README to a notebook."""
-    return f"[{name.rpartition('/')[2]}](notebooks/{name}.ipynb)"
-
-
-def table(*, link: Callable[[str], str] = readme_link, states: dict[str, str] | None = None) -> str:
-    """All items as a markdown table.
-
-    Parameters
-    ----------
-    link : callable
-        Makes a link of a notebook's name.
-    states : dict of str to str, optional
-        State of each notebook's results (:func:`lib.report.plan.states`), for the last column; without, that names
-        the profiles whose results of the item are committed.
-    """
+def table() -> str:
+    """All items as a markdown table; the last column names the profiles whose results of the item are committed."""
     rows = read_rows(paths.DATA / "items.csv")
-    lines = [
-        (*HEADER, "committed results" if states is None else "this run"),
-        ("---",) * (len(HEADER) + 1),
-        *((*_row(row, link), _committed(row) if states is None else _state(row, states)) for row in rows),
-    ]
+    lines = [HEADER, ("---",) * len(HEADER), *(_row(row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _row(row, link):
-    links = ", ".join(link(name) for name in row["notebook"].split())
-    return row["paper"], row["item"], row["content"], links, row["evidence"]
-
-
-def _state(row, states):
-    """Whether the item was regenerated: only where all its notebooks ran with the code, parameters and data at hand."""
-    words = {states.get(name, "not run").partition(":")[0] for name in row["notebook"].split()} or {"open"}
-    return ", ".join(sorted("regenerated" if word == "current" else word for word in words))
+def _row(row):
+    links = ", ".join(f"[{name.rpartition('/')[2]}](notebooks/{name}.ipynb)" for name in row["notebook"].split())
+    return row["paper"], row["item"], row["content"], links, row["evidence"], _committed(row)
 
 
 def _committed(row):

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from docutils import nodes
-from docutils.utils.math import MathError, latex2mathml, wrap_math_code
+from docutils.utils.math import MathError, latex2mathml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -66,16 +66,16 @@ def _inline(translator, node):
 
 
 def _block(translator, node):
-    code = wrap_math_code(node.astext(), as_block=True)
-    translator.body.append(f'<div class="math">{_mathml(code, as_block=True)}</div>')
+    translator.body.append(f'<div class="math">{_mathml(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
 
 
 def _mathml(code, *, as_block):
+    known = re.sub(r"\\([bB]ig)(?![a-z])", r"\\\1l", code).replace(r"\dots", r"\ldots")  # as docutils calls them
     try:
-        return latex2mathml.tex2mathml(code.replace(r"\dots", r"\ldots"), as_block=as_block)
+        return latex2mathml.tex2mathml(known, as_block=as_block)
     except MathError:  # a command that docutils does not know: show the source
-        return f"<code>{escape(code)}</code>"
+        return f'<code class="formula">{escape(code)}</code>'
 
 
 def _link_terms(app, doctree, page):

@@ -46,9 +46,9 @@ def test_recipes_of_the_paper_members_are_the_published_ones(name, expected):
 
 
 def test_a_search_takes_the_rate_of_its_family_unless_one_is_given():
-    own = {name: families.adaptive(name, lr=0, **SEARCH).lr for name in families.FAMILIES}
+    own = {name: families.adaptive(name, "laptop", lr=0, **SEARCH).lr for name in families.FAMILIES}
     assert own["dla"] > own["resnet18"] == own["cct7"] > own["lenet5"] > 0
-    given = families.adaptive("lenet5", lr=0.3, **SEARCH)
+    given = families.adaptive("lenet5", "laptop", lr=0.3, **SEARCH)
     assert given.lr == 0.3 and given.driver.max_loss == SEARCH["max_loss"] and given.order == "fdf"
 
 

@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
 from benchmarks.measure import bound, flops, in_fresh_process, product, ratio, seconds
-from lib import gossip, models, task
+from lib import gossip, models, tasks
 from lib.gossip.exchange import Links
 from lib.gossip.mailbox import write_rows
 from lib.gossip.nodes import StackedNodes
@@ -20,7 +20,7 @@ SYSTEMS = {"plain": gossip.Average(), "corrected": gossip.VarianceCorrected()}
 
 def tick():
     """Seconds and ratios of a tick of 50 LeNet5, 5 of which train in it."""
-    data = task.load("digits")
+    data = tasks.load("digits")
     network = models.create("lenet5", data, seed=0)
     x, y = data.train.x[: NODES // 10 * BATCH], data.train.y[: NODES // 10 * BATCH]
 
@@ -62,7 +62,7 @@ def _simulation(data, averaging, ticks, backend="stacked"):
 
 def local_step():
     """One SGD step of 50 LeNet5: one grouped network, ``torch.func``, one model after another."""
-    data = task.load("digits")
+    data = tasks.load("digits")
     made = [models.create("lenet5", data, seed=i) for i in range(NODES)]
     nodes = StackedNodes(made, NODES, data)
     x, y = data.train.x[: BATCH * 20].view(BATCH, 20, 1, 28, 28), data.train.y[: BATCH * 20].view(BATCH, 20)
@@ -101,7 +101,7 @@ def local_step():
 
 def averaging():
     """All 50 nodes average what 8 neighbours sent, with and without correction."""
-    data = task.load("digits")
+    data = tasks.load("digits")
     nodes = StackedNodes((models.create("lenet5", data, seed=i) for i in range(NODES)), NODES, data)
     links = Links(nx.random_regular_graph(DEGREE, NODES, seed=0), "uniform")
     everybody = torch.arange(NODES)
@@ -142,7 +142,7 @@ def growth(sizes=(50, 200, 1000, 5000)):
 
 def network_of(nodes):
     """Corrected gossip of so many LeNet5: cost of a tick (10 ticks, in which every node trains once) and memory."""
-    data = task.load("digits")
+    data = tasks.load("digits")
     graph = nx.random_regular_graph(DEGREE, nodes, seed=0)
 
     def run(ticks):

@@ -1,12 +1,12 @@
-"""A tick of LLPF without its training: move, correct, correct, record, on one thread; rounds of both drivers."""
+"""A tick of LLPF without its training: move, correct, correct, record, on one thread; SGD steps of both drivers."""
 
 import pandas as pd
 import torch
 
 from benchmarks.measure import product, ratio, seconds
-from lib import models, paths, task
+from lib import models, paths, tasks
 from lib.connectivity import M2M, Fixed, connect, connect_abreast
-from lib.connectivity.walk import Connection
+from lib.connectivity.walker import Connection
 
 TICKS = 10  # in one measurement
 MODELS = (("lenet5", (1, 28, 28)), ("resnet18", (3, 32, 32)))
@@ -21,7 +21,7 @@ def tick_of(name, shape):
     """The costs of one model, a dict; the images are noise, for only their number and size count."""
     images = torch.randn(128, *shape, generator=torch.Generator().manual_seed(0))
     classes = torch.arange(128) % 10
-    data = task.from_tensors(images, classes, images, classes, name="noise", device="cpu")
+    data = tasks.from_tensors(images, classes, images, classes, name="noise", device="cpu")
     start, end = (models.create(name, data, size="paper", seed=seed) for seed in (0, 1))
     walk = Connection(
         start, end, data, order="all", moving_spheres=True, seed=0, batch=64, lr=0.01, judge_images=64
@@ -31,7 +31,7 @@ def tick_of(name, shape):
 
     def bookkeeping():
         walk.set_progress(0, 0.5)
-        walk.move_share(names, min(1.0, 0.01 / walk.distance_left(0)))
+        walk.move_fraction(names, min(1.0, 0.01 / walk.distance_left(0)))
         walk.correct()
         walk.correct()
         anchors[:] = [walk.vector.clone()]
@@ -48,13 +48,13 @@ def tick_of(name, shape):
         "weights": walk.vector.numel(),
         "tick without training, ms": times["tick"].median() * 1e3,
         "in passes over the weights": ratio(times["tick"], times["pass"]),
-        "in SGD rounds of batch 64": ratio(times["tick"], times["SGD round"]),
+        "in SGD steps of batch 64": ratio(times["tick"], times["SGD round"]),
         "in 1024^3 products": ratio(times["tick"], times["product"]),
     }
 
 
 def abreast():
-    """Paths by the fixed schedule between 8 pairs of modes, 2 ticks of 5 SGD rounds, abreast and one after another."""
+    """Paths by the fixed schedule between 8 pairs of modes, 2 ticks of 5 SGD steps, abreast and one after another."""
     return pd.DataFrame(
         [_abreast_of(family, shape) for family, shape in (("lenet5", (1, 28, 28)), ("resnet18", (3, 16, 16)))]
     )
@@ -63,7 +63,7 @@ def abreast():
 def _abreast_of(family, shape):
     images = torch.randn(128, *shape, generator=torch.Generator().manual_seed(0))
     classes = torch.arange(128) % 10
-    data = task.from_tensors(images, classes, images, classes, name="noise", device="cpu")
+    data = tasks.from_tensors(images, classes, images, classes, name="noise", device="cpu")
     pairs = [tuple(models.create(family, data, seed=2 * pair + end) for end in (0, 1)) for pair in range(8)]
     config = M2M(order="all", moving_spheres=False, driver=Fixed(ticks=2))
     candidates = {
@@ -79,6 +79,6 @@ def _abreast_of(family, shape):
 
 
 def drivers():
-    """SGD rounds to a certified path, from the committed results of the laptop profile."""
+    """SGD steps to a certified path, from the committed results of the laptop profile."""
     table = pd.read_csv(paths.RESULTS / "laptop" / "tables" / "m2m-lenet5.csv")
-    return table[["driver", "pair", "SGD rounds", "certificate"]]
+    return table[["driver", "pair", "SGD steps", "max_loss"]]

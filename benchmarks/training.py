@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from benchmarks.measure import ratio, seconds
-from lib import models, paths, task
+from lib import models, paths, tasks
 from lib.augmentation import AUGMENTATIONS
-from lib.connectivity.walk import Walker
-from lib.experiments.families import FAMILIES
+from lib.connectivity.walker import Walker
+from lib.studies.families import FAMILIES
 
 BATCH, IMAGES = 64, 1024
 
@@ -23,7 +23,7 @@ def batches():
     """An augmented epoch of 1,024 images of 28 x 28: tensors in one go, and an image at a time by a data loader."""
     x = torch.rand(IMAGES, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     y = torch.arange(IMAGES) % 10
-    data = task.from_tensors(x, y, x, y, name="noise", device="cpu", augmentation=AUGMENTATIONS["mnist"])
+    data = tasks.from_tensors(x, y, x, y, name="noise", device="cpu", augmentation=AUGMENTATIONS["mnist"])
     ours = data.batches(seed=0, size=BATCH)
     transform = v2.Compose([v2.RandomRotation(5), v2.RandomCrop(28, padding=2)])
 
@@ -49,7 +49,7 @@ def layouts():
     """
     first = torch.rand(200, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     y = torch.arange(200) % 10
-    data = task.from_tensors(first, y, first, y, name="noise", device="cpu")
+    data = tasks.from_tensors(first, y, first, y, name="noise", device="cpu")
     last = first.to(memory_format=torch.channels_last)
     return pd.DataFrame([_layouts_of(name, models.create(name, data, seed=0), first, last, y) for name in FAMILIES])
 
@@ -93,7 +93,7 @@ def _precisions_of(family, size, shape):
     x, y = torch.rand(32, *shape, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 10
     walkers = {}
     for name, option in options.items():
-        data = task.from_tensors(x, y, x, y, name="noise", device="cpu", **option)
+        data = tasks.from_tensors(x, y, x, y, name="noise", device="cpu", **option)
         model = models.create(family, data, size=size, seed=0)
         walkers[name] = Walker(model, data, batch=32, lr=0.01, seed=0, judge_images=1)
     times = seconds({name: lambda walker=walker: walker.train(3) for name, walker in walkers.items()}, rounds=5) / 3
@@ -116,8 +116,8 @@ def _compared(candidates, what):
 _TRAIN = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from lib import models, task, training
-data = task.load("digits")
+from lib import models, tasks, training
+data = tasks.load("digits")
 for seed in range(int(sys.argv[2])):
     training.train_mode(models.create("lenet5", data, seed=seed), data, training.Recipe(epochs=6), seed=seed)
 """

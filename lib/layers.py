@@ -42,7 +42,7 @@ def data_flow(model, task=None, *, example=None):
     ----------
     model : torch.nn.Module
         Any model of one input; it stays as it is.
-    task : lib.task.Task, optional
+    task : lib.tasks.Task, optional
         Gives the example input: its first two test images.
     example : tensor, optional
         An example input, instead of a task.

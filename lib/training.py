@@ -103,7 +103,7 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     ----------
     model : torch.nn.Module
         On the task's device.
-    task : lib.task.Task
+    task : lib.tasks.Task
     recipe : Recipe
     seed : int
         Of the order of the data, the augmentation and what the model draws itself (dropout).

@@ -5,9 +5,9 @@ import functools
 import torch
 from torch import nn
 
-from lib import task, training
+from lib import tasks, training
 
-dummy = task.from_tensors(
+dummy = tasks.from_tensors(
     torch.randn(4, 1, 1, 1, generator=torch.Generator().manual_seed(0)), torch.zeros(4, dtype=torch.long),
     torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), name="dummy", device="cpu",
 )  # fmt: skip
@@ -56,7 +56,7 @@ def valley_ends():
 
 
 _corners = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).view(4, 2, 1, 1)
-xor_task = task.from_tensors(_corners, torch.tensor([0, 1, 1, 0]), _corners, torch.tensor([0, 1, 1, 0]), name="xor",
+xor_task = tasks.from_tensors(_corners, torch.tensor([0, 1, 1, 0]), _corners, torch.tensor([0, 1, 1, 0]), name="xor",
                              device="cpu")  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import models, seeds, task, training
+from lib import models, seeds, tasks, training
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Noted:
 
 def train(config, checkpoint):
     """Train a LeNet5 on the digits."""
-    digits = task.load("digits", device="cpu")
+    digits = tasks.load("digits", device="cpu")
     model = models.create("lenet5", digits, seed=config.seed)
     recipe = training.Recipe(epochs=config.epochs, momentum=0.9)
     training.train_mode(model, digits, recipe, seed=config.seed, checkpoint=_Noted(checkpoint, config))

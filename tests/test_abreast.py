@@ -6,16 +6,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lib import models, task
+from lib import models, tasks
 from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Adaptive, Fixed, connect, connect_abreast
 from lib.errors import InputError
 from lib.flat import flatten
 
-digits = task.load("digits", size=12, device="cpu").subset(120, 20)
+digits = tasks.load("digits", size=12, device="cpu").subset(120, 20)
 # In float64, for rounding grows along a path: a batch-norm network forgets where it came from.
 digits = replace(
-    digits, **{n: task.Split(s.x.double(), s.y) for n, s in (("train", digits.train), ("test", digits.test))}
+    digits, **{n: tasks.Split(s.x.double(), s.y) for n, s in (("train", digits.train), ("test", digits.test))}
 )
 schedule = Fixed(ticks=6, step_f=0.05, step_a=0.05, step_c=0.01, unit="module", record_every=2)
 config = M2M(order="all", moving_spheres=False, batch=20, lr=0.05, driver=schedule)
@@ -33,7 +33,7 @@ def test_paths_abreast_are_those_of_each_pair_alone(family, order):
     for path, pair, seed in zip(together, pairs(family), [4, 5, 6], strict=True):
         alone = connect(*pair, digits, each, seed=seed)
         assert path.reached(pair[1]) and torch.equal(path.anchors[0], flatten(pair[0]))
-        assert path.log.rounds.tolist() == alone.log.rounds.tolist()
+        assert path.log.sgd_steps.tolist() == alone.log.sgd_steps.tolist()
         torch.testing.assert_close(path.anchors, alone.anchors, rtol=0, atol=1e-10)
 
 
@@ -59,12 +59,12 @@ def test_an_interrupted_search_continues_to_the_same_bytes(tmp_path, interrupted
         (
             {"driver": Adaptive()},
             [0],
-            r"driver=Adaptive.*: paths abreast need Fixed with min_rounds equal to max_rounds",
+            r"driver=Adaptive.*: paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps",
         ),
         (
-            {"driver": replace(schedule, max_rounds=9)},
+            {"driver": replace(schedule, max_sgd_steps=9)},
             [0],
-            "paths abreast need Fixed with min_rounds equal to max_rounds",
+            "paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps",
         ),
         ({"moving_spheres": True}, [0], "moving_spheres=True: paths abreast stay on the spheres of their starts"),
         ({"order": "random"}, [0], "order='random': paths abreast need an order that they share"),

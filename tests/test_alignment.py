@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lib import models, seeds, task
+from lib import models, seeds, tasks
 from lib.connectivity import Path, alignment
 from lib.connectivity.symmetry import _runs, groups
 from lib.errors import InputError
 from lib.flat import flatten
 
-digits = task.load("digits", size=12, device="cpu").subset(100, 40)
+digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 FAMILIES = ("lenet5", "resnet18", "mobilenetv2", "shufflenet", "regnetx", "cct7")
 
 
@@ -51,10 +51,10 @@ def test_a_permuted_copy_computes_the_same_and_is_recovered_exactly(name):
 def test_the_path_to_a_recovered_mode_is_flat():
     mode = xor_modes()[0]
     copy = shuffled(mode, groups(mode, xor_task))
-    loss = Path.linear(mode, mode).certificate(xor_task, between=0)
-    assert Path.linear(mode, copy).certificate(xor_task) > loss + 0.05
+    loss = Path.linear(mode, mode).max_loss(xor_task, interior_points=0)
+    assert Path.linear(mode, copy).max_loss(xor_task) > loss + 0.05
     aligned = alignment.align(mode, copy, xor_task)
-    assert Path.linear(mode, aligned).certificate(xor_task) == pytest.approx(loss, abs=1e-5)
+    assert Path.linear(mode, aligned).max_loss(xor_task) == pytest.approx(loss, abs=1e-5)
 
 
 def test_alignment_of_independent_modes_brings_them_nearer_and_keeps_the_function():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from run_functions import Config, Inner, everything
 
-from lib import connectivity, gossip, models, paths, runs, sphere, task, training
+from lib import connectivity, gossip, models, paths, runs, sphere, tasks, training
 from lib.errors import InputError
 from lib.report import notebooks
 
@@ -22,7 +22,7 @@ X, Y = torch.zeros(20, 1, 16, 16), torch.arange(20) % 10
 
 @pytest.fixture(scope="module")
 def digits():
-    return task.load("digits", size=16, device="cpu").subset(100)
+    return tasks.load("digits", size=16, device="cpu").subset(100)
 
 
 def lenet(digits, seed=0):
@@ -49,18 +49,18 @@ def train(digits, **recipe):
 
 
 DATA = {
-    "unknown data set": (lambda d: task.load("mnits"), "data='mnits': unknown data set, choose one of digits, mnist"),
-    "no such data folder": (lambda d: task.load("mnist", data_dir="no/such"), "DATA_DIR='no/such': no such folder"),
-    "data set not there": (lambda d: task.load("mnist", data_dir=str(paths.ROOT)), "data='mnist': not found under"),
+    "unknown data set": (lambda d: tasks.load("mnits"), "data='mnits': unknown data set, choose one of digits, mnist"),
+    "no such data folder": (lambda d: tasks.load("mnist", data_dir="no/such"), "DATA_DIR='no/such': no such folder"),
+    "data set not there": (lambda d: tasks.load("mnist", data_dir=str(paths.ROOT)), "data='mnist': not found under"),
     "no folders of images": (
-        lambda d: task.load("folder", data_dir=str(paths.ROOT)),
+        lambda d: tasks.load("folder", data_dir=str(paths.ROOT)),
         "must hold the folders train and test",
     ),
-    "tiny images": (lambda d: task.load("digits", size=4), "size=4: images must be at least 8 pixels"),
-    "no images": (lambda d: task.from_tensors(X[:, 0], Y, X, Y, name="m"), r"shape \(20, 16, 16\).* needs \(n, C, H"),
-    "missing labels": (lambda d: task.from_tensors(X, Y[:3], X, Y, name="m"), "with 3 classes, needs"),
-    "infinite images": (lambda d: task.from_tensors(X / 0, Y, X, Y, name="m"), "holds values that are not finite"),
-    "no such device": (lambda d: task.load("digits", device="cuda:99"), "device='cuda:99': not usable here"),
+    "tiny images": (lambda d: tasks.load("digits", size=4), "size=4: images must be at least 8 pixels"),
+    "no images": (lambda d: tasks.from_tensors(X[:, 0], Y, X, Y, name="m"), r"shape \(20, 16, 16\).* needs \(n, C, H"),
+    "missing labels": (lambda d: tasks.from_tensors(X, Y[:3], X, Y, name="m"), "with 3 classes, needs"),
+    "infinite images": (lambda d: tasks.from_tensors(X / 0, Y, X, Y, name="m"), "holds values that are not finite"),
+    "no such device": (lambda d: tasks.load("digits", device="cuda:99"), "device='cuda:99': not usable here"),
     "empty batches": (lambda d: d.batches(0, 0), "batch=0: must be between 1 and the 100 images"),
     "large batches": (lambda d: d.batches(0, 101), "batch=101: must be between 1 and the 100 images"),
 }
@@ -83,7 +83,7 @@ CONNECTIVITY = {
     "unknown correction": (lambda d: connectivity.M2M(correction="yes"), "correction='yes': choose one of none"),
     "negative epsilon": (lambda d: connectivity.M2M(epsilon=-1), "epsilon=-1: must be 0 or larger"),
     "no steps": (lambda d: connectivity.Adaptive(step=0), "step=0: must be larger than 0"),
-    "points inside": (lambda d: connectivity.Adaptive(between=-1), "between=-1: must be 0 or larger"),
+    "points inside": (lambda d: connectivity.Adaptive(interior_points=-1), "interior_points=-1: must be 0 or larger"),
     "shrinking steps": (lambda d: connectivity.Adaptive(growth=0.5), "growth=0.5: must be 1 or larger"),
     "no ticks": (lambda d: connectivity.Fixed(ticks=0), "ticks=0: must be larger than 0"),
     "no movement": (lambda d: connectivity.Fixed(step_a=0), "step_f, step_a, step_c: must not be negative, and one"),
@@ -93,11 +93,11 @@ CONNECTIVITY = {
 GOSSIP = {
     "odd product": (
         lambda d: gossip.topology.random_regular(5, 3, seed=0),
-        "degree=3 with nodes=5: their product must be even",
+        "degree=3 with num_nodes=5: their product must be even",
     ),
     "large degree": (
         lambda d: gossip.topology.random_regular(4, 4, seed=0),
-        "degree=4: must be smaller than nodes=4",
+        "degree=4: must be smaller than num_nodes=4",
     ),
     "small exponent": (lambda d: gossip.topology.scale_free(20, exponent=2, seed=0), "exponent=2: must be larger"),
     "no edges": (lambda d: simulate(d, nx.empty_graph(4)), "graph: has no edges"),

@@ -7,7 +7,7 @@ from connect_cases import Surface, dummy, valley_ends, xor_modes, xor_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import models, task
+from lib import models, tasks
 from lib.checkpoint import Checkpoint
 from lib.connectivity import Path, curves
 from lib.connectivity.curves import Curve
@@ -15,18 +15,18 @@ from lib.errors import InputError
 from lib.flat import FlatModel, flatten
 from lib.layers import data_flow
 
-digits = task.load("digits", size=12, device="cpu").subset(100, 40)
+digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 
 
 @given(st.floats(0, 1), st.sampled_from(curves.KINDS), st.integers(1, 4))
 def test_shares_sum_to_one_and_end_in_the_modes(t, kind, bends):
     curve = Curve(kind=kind, bends=bends)
-    assert sum(curve.shares(t)) == pytest.approx(1) and min(curve.shares(t)) >= 0
-    assert curve.shares(0)[0] == 1 and curve.shares(1)[-1] == 1
+    assert sum(curve.fractions(t)) == pytest.approx(1) and min(curve.fractions(t)) >= 0
+    assert curve.fractions(0)[0] == 1 and curve.fractions(1)[-1] == 1
 
 
 def test_the_learning_rate_is_constant_then_falls_to_a_hundredth():
-    curve = Curve(rounds=100, lr=2.0)
+    curve = Curve(sgd_steps=100, lr=2.0)
     rates = [curve.rate(step) for step in range(100)]
     assert rates[:51] == [2.0] * 51 and rates[-1] == pytest.approx(0.02)
     assert rates == sorted(rates, reverse=True) and rates[70] == pytest.approx(2 * (1 - 0.99 / 2))
@@ -34,27 +34,27 @@ def test_the_learning_rate_is_constant_then_falls_to_a_hundredth():
 
 def test_a_bezier_curve_finds_the_bend_that_follows_the_valley():
     """The valley y = 1 - x^2 from (-1, 0) to (1, 0) is the Bezier curve with the bend (0, 2)."""
-    path = curves.connect(*valley_ends(), dummy, Curve(rounds=2000, lr=0.02, batch=4, points=41))
+    path = curves.connect(*valley_ends(), dummy, Curve(sgd_steps=2000, lr=0.02, batch=4, points=41))
     bend = 2 * path.anchors[20] - (path.anchors[0] + path.anchors[-1]) / 2
     torch.testing.assert_close(bend, torch.tensor([0.0, 2.0]), atol=0.03, rtol=0)
-    assert path.certificate(dummy, between=1) == pytest.approx(Surface.saddle, rel=0.02)
+    assert path.max_loss(dummy, interior_points=1) == pytest.approx(Surface.saddle, rel=0.02)
 
 
 @pytest.mark.parametrize("bends", [1, 3])
 def test_a_chain_bends_into_the_valley(bends):
-    path = curves.connect(*valley_ends(), dummy, Curve(kind="chain", bends=bends, rounds=1000, lr=0.02, batch=4))
-    straight = Path.linear(*valley_ends()).certificate(dummy, between=9)
+    path = curves.connect(*valley_ends(), dummy, Curve(kind="chain", bends=bends, sgd_steps=1000, lr=0.02, batch=4))
+    straight = Path.linear(*valley_ends()).max_loss(dummy, interior_points=9)
     assert len(path) == bends + 2
     assert straight == pytest.approx(Surface.saddle + Surface.stiffness, rel=1e-4)
-    assert path.certificate(dummy) < straight / 2
+    assert path.max_loss(dummy) < straight / 2
 
 
 @pytest.mark.parametrize("curve", [Curve(), Curve(kind="chain", bends=3)])
 def test_xor_networks_are_connected_at_low_loss(curve):
     a, b = xor_modes()
-    assert Path.linear(a, b).certificate(xor_task) > 0.3
-    path = curves.connect(a, b, xor_task, Curve(curve.kind, curve.bends, rounds=1500, lr=0.1, batch=4))
-    assert path.certificate(xor_task) < 0.05 and path.reached(b) and torch.equal(path.anchors[0], flatten(a))
+    assert Path.linear(a, b).max_loss(xor_task) > 0.3
+    path = curves.connect(a, b, xor_task, Curve(curve.kind, curve.bends, sgd_steps=1500, lr=0.1, batch=4))
+    assert path.max_loss(xor_task) < 0.05 and path.reached(b) and torch.equal(path.anchors[0], flatten(a))
     assert path.log.loss.iloc[-1] < path.log.loss.iloc[0]
 
 
@@ -63,13 +63,13 @@ def lenets():
 
 
 def test_a_seed_repeats_and_another_differs():
-    config = Curve(bends=2, rounds=6, batch=20)
+    config = Curve(bends=2, sgd_steps=6, batch=20)
     one, same, other = (curves.connect(*lenets(), digits, config, seed=seed).anchors for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
 def test_an_interrupted_training_continues_to_the_same_bytes(interrupted_after, tmp_path):
-    config = Curve(bends=2, rounds=60, batch=20)
+    config = Curve(bends=2, sgd_steps=60, batch=20)
     whole = curves.connect(*lenets(), digits, config)
     with pytest.raises(KeyboardInterrupt):
         curves.connect(*lenets(), digits, config, checkpoint=interrupted_after(3))
@@ -94,7 +94,7 @@ def test_layerwise_lines_move_their_layers_only(cumulative):
 
 def test_divergence_names_the_round():
     with pytest.raises(FloatingPointError, match="curve diverged before round 50: loss"):
-        curves.connect(*lenets(), digits, Curve(rounds=60, lr=1e9, batch=20))
+        curves.connect(*lenets(), digits, Curve(sgd_steps=60, lr=1e9, batch=20))
 
 
 @pytest.mark.parametrize(

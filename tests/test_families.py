@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from lib import models, paths, runs, training
 from lib.checkpoint import NoCheckpoint
-from lib.experiments import connectivity as experiments
-from lib.experiments import families, family_figures
+from lib.figures import families as family_figures
+from lib.studies import families
+from lib.studies import m2m as study
 
-SEARCH = dict(threshold=0.08, batch=25, most_rounds=100)
+SEARCH = dict(max_loss=0.08, batch=25, max_sgd_steps=100)
 ROWS = {row["family"]: row for row in csv.DictReader((paths.DATA / "families.csv").open(encoding="utf-8"))}
 
 
@@ -45,31 +46,31 @@ def test_recipes_of_the_paper_members_are_the_published_ones(name, expected):
 
 
 def test_a_search_takes_the_rate_of_its_family_unless_one_is_given():
-    own = {name: families.adaptive(name, lr=0, **SEARCH).lr for name in families.FAMILIES}
+    own = {name: families.adaptive(name, "laptop", lr=0, **SEARCH).lr for name in families.FAMILIES}
     assert own["dla"] > own["resnet18"] == own["cct7"] > own["lenet5"] > 0
-    given = families.adaptive("lenet5", lr=0.3, **SEARCH)
-    assert given.lr == 0.3 and given.driver.threshold == SEARCH["threshold"] and given.order == "fdf"
+    given = families.adaptive("lenet5", "laptop", lr=0.3, **SEARCH)
+    assert given.lr == 0.3 and given.driver.max_loss == SEARCH["max_loss"] and given.order == "fdf"
 
 
-def budgets(bound, rounds):
-    data = experiments.Data("digits", image_size=12, train_images=60)
-    start, end = (experiments.Mode(data, "lenet5", seed, training.Recipe(epochs=1, batch=20)) for seed in (1, 2))
-    return families.Budgets(start, end, bound, rounds, lr=0.01, batch=20, anchors=2, between=1)
+def budgets(bound, sgd_steps):
+    data = study.Data("digits", image_size=12, train_images=60)
+    start, end = (study.Mode(data, "lenet5", seed, training.Recipe(epochs=1, batch=20)) for seed in (1, 2))
+    return families.Budgets(start, end, bound, sgd_steps, lr=0.01, batch=20, anchors=2, interior_points=1)
 
 
 def test_the_fixed_schedule_stops_at_the_first_budget_that_is_low_enough():
     everything, nothing = (
         families.fixed_schedule(budgets(bound, (20, 40)), NoCheckpoint()) for bound in (float("inf"), 0.0)
     )
-    assert everything["reached"] and everything["rounds"] == [20]
-    assert not nothing["reached"] and nothing["rounds"] == [20, 40]
-    assert nothing["certificates"][0] == everything["certificates"][0], "same seed, same path"
+    assert everything["reached"] and everything["sgd_steps"] == [20]
+    assert not nothing["reached"] and nothing["sgd_steps"] == [20, 40]
+    assert nothing["max_losses"][0] == everything["max_losses"][0], "same seed, same path"
 
 
 def test_a_budget_is_a_config_of_a_run():
     found = runs.one(families.fixed_schedule, budgets(0.0, (5,)))
     assert found == runs.one(families.fixed_schedule, budgets(0.0, (5,)))
-    assert len(found["certificates"]) == 1
+    assert len(found["max_losses"]) == 1
 
 
 def line(values):

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from lib import gossip
+from lib.batched.grouped import GroupedNetwork
 from lib.checkpoint import NoCheckpoint
-from lib.experiments import gossip as experiments
-from lib.experiments import gossip_figures as draw
-from lib.experiments import vanishing
-from lib.experiments.gossip_networks import from_file
-from lib.experiments.small_resnet import SmallResNet
-from lib.stacked.grouped import GroupedNetwork
+from lib.figures import gossip as draw
+from lib.models.small_resnet import SmallResNet
+from lib.studies import gossip as study
+from lib.studies import vanishing
+from lib.studies.graphs import from_file
 
 QUICK = gossip.Settings(batch=4, eval_images=20, record_every=3)
-RUN = experiments.Run(
-    data="digits", model="lenet_caffe", network=experiments.regular(6, 3), averaging=gossip.Average(), ticks=7,
+RUN = study.Run(
+    data="digits", model="lenet_caffe", graph=study.regular(6, 3), averaging=gossip.Average(), ticks=7,
     seed=0, image_size=16, settings=QUICK,
 )  # fmt: skip
 
@@ -37,19 +37,19 @@ def test_a_run_on_an_edge_file_follows_its_content(tmp_path):
     other.write_text("a,b\nb,c\nc,a\na,d\n")
     configs = [from_file(file) for file in (one, same, other)]
     assert configs[0] == configs[1] != configs[2]
-    network, _, changed = (experiments.gossip_run(dataclasses.replace(RUN, network=each), NoCheckpoint())
+    plain, _, changed = (study.gossip_run(dataclasses.replace(RUN, graph=each), NoCheckpoint())
                            for each in configs)  # fmt: skip
-    assert network["history"].tick.tolist() == [0, 3, 6]
-    assert not network["history"].equals(changed["history"])
+    assert plain["history"].tick.tolist() == [0, 3, 6]
+    assert not plain["history"].equals(changed["history"])
 
 
 @pytest.mark.parametrize("change", [
-    {}, {"labels": gossip.Dirichlet(0.5)}, {"network": experiments.regular(6, 3, rewired_every=4)},
-    {"network": experiments.Network("directed_regular", {"nodes": 6, "degree": 2})},
+    {}, {"labels": gossip.Dirichlet(0.5)}, {"graph": study.regular(6, 3, rewired_every=4)},
+    {"graph": study.GraphConfig("directed_regular", {"num_nodes": 6, "degree": 2})},
     {"model": "small_resnet", "averaging": gossip.VarianceCorrected()},
 ])  # fmt: skip
 def test_outcome_is_complete(change):
-    outcome = experiments.gossip_run(dataclasses.replace(RUN, **change), NoCheckpoint())
+    outcome = study.gossip_run(dataclasses.replace(RUN, **change), NoCheckpoint())
     assert outcome["history"].tick.tolist() == [0, 3, 6]
     assert outcome["evaluated_on"].startswith("20 of ")
     assert 1 <= outcome["classes_seen"] <= 10
@@ -68,7 +68,7 @@ def test_small_resnet_is_stacked():
 
 
 def test_averaging_steps_keep_or_lose_variance():
-    config = vanishing.OneStep("digits", "lenet5", experiments.regular(8, 4), steps=20, seed=0, image_size=16)
+    config = vanishing.OneStep("digits", "lenet5", study.regular(8, 4), steps=20, seed=0, image_size=16)
     outcome = vanishing.averaging_steps(config, NoCheckpoint())
     widest = outcome["layers"].index("fc2.weight")
     assert float(outcome["plain"][1, widest]) == pytest.approx(0.25 + 0.25 / 4, rel=0.02)

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import gossip
+from lib.batched.layout import Layout
 from lib.errors import InputError
-from lib.experiments import gossip as experiments
-from lib.experiments import vanishing
-from lib.experiments.gossip_networks import describe, topologies
 from lib.gossip import measures, topology
 from lib.gossip.labels import Sampler
-from lib.stacked.layout import Layout
+from lib.studies import gossip as study
+from lib.studies import vanishing
+from lib.studies.graphs import describe, topologies
 
 
 @pytest.mark.parametrize("name", topologies(20, 4))
@@ -81,34 +81,34 @@ def test_parts_warn_or_raise():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: topology.random_regular(9, 3, seed=0), "degree=3 with nodes=9: their product must be even"),
-    (lambda: topology.random_regular(4, 4, seed=0), "degree=4: must be smaller than nodes=4"),
+    (lambda: topology.random_regular(9, 3, seed=0), "degree=3 with num_nodes=9: their product must be even"),
+    (lambda: topology.random_regular(4, 4, seed=0), "degree=4: must be smaller than num_nodes=4"),
     (lambda: topology.random_regular(4, 0, seed=0), "degree=0: must be at least 1"),
-    (lambda: topology.directed_regular(3, 3, seed=0), "degree=3: must be smaller than nodes=3"),
+    (lambda: topology.directed_regular(3, 3, seed=0), "degree=3: must be smaller than num_nodes=3"),
     (lambda: topology.from_edges([]), r"edges=\[\]: needs at least one pair"),
     (lambda: topology.from_edges([(-1, 0)]), r"edges=\[\(-1, 0\)\]: needs at least one pair of nodes 0, 1"),
     (lambda: topology.stochastic_block([], inside=1, between=1, seed=0), r"sizes=\[\]: needs at least two nodes"),
     (lambda: topology.stochastic_block([1], inside=1, between=1, seed=0), r"sizes=\[1\]: needs at least two nodes"),
-    (lambda: topology.scale_free(1, seed=0), "nodes=1: must be at least 2"),
-    (lambda: topology.hyperbolic(5, 40, seed=0), "degree=40: must be smaller than nodes=5"),
-    (lambda: topology.ring(2), "nodes=2: must be at least 3"),
-    (lambda: topology.star(1), "nodes=1: must be at least 2"),
-    (lambda: topology.complete(0), "nodes=0: must be at least 2"),
-    (lambda: topology.watts_strogatz(4, 8, seed=0), "degree=8: must be smaller than nodes=4"),
+    (lambda: topology.scale_free(1, seed=0), "num_nodes=1: must be at least 2"),
+    (lambda: topology.hyperbolic(5, 40, seed=0), "degree=40: must be smaller than num_nodes=5"),
+    (lambda: topology.ring(2), "num_nodes=2: must be at least 3"),
+    (lambda: topology.star(1), "num_nodes=1: must be at least 2"),
+    (lambda: topology.complete(0), "num_nodes=0: must be at least 2"),
+    (lambda: topology.watts_strogatz(4, 8, seed=0), "degree=8: must be smaller than num_nodes=4"),
     (lambda: topology.watts_strogatz(9, 3, seed=0), "degree=3: must be even"),
-    (lambda: topology.two_communities(8, 4, seed=0), "degree=4: must be smaller than nodes / 2=4"),
+    (lambda: topology.two_communities(8, 4, seed=0), "degree=4: must be smaller than num_nodes / 2=4"),
     (lambda: topology.watts_strogatz(9, 2, rewiring=2, seed=0), r"rewiring=2: must be in \[0, 1\]"),
     (lambda: topology.scale_free(9, exponent=2, seed=0), "exponent=2: must be larger than 2"),
     (lambda: topology.hyperbolic(9, 3, exponent=1, seed=0), "exponent=1: must be larger than 2"),
-    (lambda: topology.two_communities(9, 2, seed=0), "nodes=9: two communities of one size need an even number"),
+    (lambda: topology.two_communities(9, 2, seed=0), "num_nodes=9: two communities of one size need an even number"),
     (lambda: topology.stochastic_block([5, 5], inside=0, between=0, seed=0), "none of 100 draws was connected"),
     (lambda: topology.from_file("nowhere.txt"), "path='nowhere.txt': no such edge file"),
     (lambda: topology.check(nx.empty_graph(3)), "graph: has no edges"),
     (lambda: topology.mixing_matrix(nx.path_graph(3), "hand"), "mixing='hand': choose one of uniform, metropolis"),
     (lambda: topology.mixing_matrix(nx.DiGraph([(0, 1)]), "metropolis"), "needs an undirected graph"),
     (lambda: topology.Rewired(None, 0), "every=0: must be at least 1"),
-    (lambda: experiments.Network("check", {}).make(0), "missing"),
-    (lambda: experiments.Network("Rewired", {}), "topology='Rewired': no such family"),
+    (lambda: study.GraphConfig("check", {}).make(0), "missing"),
+    (lambda: study.GraphConfig("Rewired", {}), "topology='Rewired': no such family"),
     (lambda: gossip.Average(beta=1.1), r"beta=1.1: must be in \[0, 1\]"),
     (lambda: gossip.VarianceCorrected(-0.1), r"beta=-0.1: must be in \[0, 1\]"),
     (lambda: gossip.VarianceCorrected(target="all"), "target='all': choose one of received, own, mixed"),

@@ -6,7 +6,7 @@ import networkx as nx
 import pytest
 import torch
 
-from lib import gossip, models, seeds, task
+from lib import gossip, models, seeds, tasks
 from lib.augmentation import Augmentation
 from lib.gossip import reference, topology
 from lib.gossip.labels import IID, Sampler
@@ -17,7 +17,7 @@ SEED, TICKS, BATCH, SETTINGS = 3, 40, 8, {"lr": 0.01, "momentum": 0.9}
 @pytest.fixture(scope="module")
 def digits():
     """Digits in float64, so that different orders of sums show in the last digits only."""
-    small = task.load("digits", size=16, device="cpu").subset(300, 40)
+    small = tasks.load("digits", size=16, device="cpu").subset(300, 40)
     exact = [dataclasses.replace(split, x=split.x.double()) for split in (small.train, small.test)]
     return dataclasses.replace(small, train=exact[0], test=exact[1])
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from lib import gossip, task
+from lib import gossip, tasks
 from lib.augmentation import Augmentation
 from lib.checkpoint import Checkpoint
 from lib.errors import InputError
-from lib.experiments import gossip as experiments
 from lib.gossip import topology
+from lib.studies import gossip as study
 
 # Every learning system of the notebooks, and variants of their parameters.
-SYSTEMS = experiments.SYSTEMS | {
+SYSTEMS = study.SYSTEMS | {
     "transfer-like": gossip.TransferLike(alone=15),  # else alone for longer than a test
     "corrected, own, before": gossip.VarianceCorrected(0.3, target="own", order="before", epsilon=1e-4),
     "corrected, mixed": gossip.VarianceCorrected(0.7, target="mixed"),
@@ -29,7 +29,7 @@ SYSTEMS = experiments.SYSTEMS | {
 @pytest.fixture(scope="module")
 def small():
     """300 digits of 16 pixels: what a loop can do 50 ticks of."""
-    digits = task.load("digits", size=16, device="cpu").subset(300, 40)
+    digits = tasks.load("digits", size=16, device="cpu").subset(300, 40)
     return dataclasses.replace(digits, augmentation=Augmentation(padding=1))
 
 
@@ -107,7 +107,7 @@ def test_stacked_equals_loop(small, graph, system):
 
 @pytest.mark.parametrize("settings", [
     {"mixing": "metropolis", "message_loss": 0.2, "absent": 0.2, "absence": 7},
-    {"mix_momentum": True, "threshold": 2.5, "interval": (1, 5)},
+    {"mix_momentum": True, "min_received": 2.5, "interval": (1, 5)},
     {"gain": 2.0, "same_start": True, "labels": gossip.Dirichlet(0.3), "augment": True},
 ])  # fmt: skip
 def test_stacked_equals_loop_with_settings(small, settings):
@@ -177,7 +177,7 @@ def test_parts_that_never_agree_are_warned_of(small):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"lr": 0}, "lr=0: must be larger than 0"),
-    ({"threshold": -1}, "threshold=-1: must be larger than 0"),
+    ({"min_received": -1}, "min_received=-1: must be larger than 0"),
     ({"message_loss": 1.0}, r"message_loss=1.0: must be in \[0, 1\)"),
     ({"batch": 0}, "batch=0: must be at least 1"),
     ({"interval": (5, 3)}, r"interval=\(5, 3\): needs 1 <= smallest <= largest"),

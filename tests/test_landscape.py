@@ -6,13 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import models, task, training
+from lib import models, tasks, training
 from lib.connectivity import Path
 from lib.connectivity.landscape import Plane, layer_pca, principal_components, sharpness, singular_values
 from lib.errors import InputError
 from lib.flat import flatten
 
-digits = task.load("digits", size=12, device="cpu").subset(100, 40)
+digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 
 
 def three(seed=0):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib import layers, models, task
+from lib import layers, models, tasks
 
-digits = task.load("digits", size=16, device="cpu").subset(20, 10)
+digits = tasks.load("digits", size=16, device="cpu").subset(20, 10)
 
 
 def test_lenet5_layers_in_data_flow_order():

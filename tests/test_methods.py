@@ -1,4 +1,4 @@
-"""The comparison of methods: every one connects the same modes, spends no more than its rounds, and repeats."""
+"""The comparison of methods: every one connects the same modes, spends no more than its SGD steps, and repeats."""
 
 import pytest
 import torch
@@ -7,20 +7,20 @@ from lib import training
 from lib.checkpoint import Checkpoint, NoCheckpoint
 from lib.connectivity import M2M, Adaptive, curves, neb
 from lib.connectivity.path import Path
-from lib.experiments import method_figures as draw
-from lib.experiments import methods
-from lib.experiments.modes import Data, Mode, load_mode
+from lib.figures import methods as draw
 from lib.flat import flatten
+from lib.studies import methods
+from lib.studies.modes import Data, Mode, load_mode
 
 data = Data("digits", 12, 60)
 start, end = (Mode(data, "lenet5", seed, training.Recipe(epochs=1, batch=20)) for seed in (1, 2))
-driver = Adaptive(threshold=3.0, slack=1.0, step=0.2, growth=5.0, chunk=1, judge_images=20)
+driver = Adaptive(max_loss=3.0, slack=1.0, step=0.2, growth=5.0, chunk=1, judge_images=20)
 search = M2M(order="all", batch=20, driver=driver)
 band = neb.AutoNEB(cycles=((1e-3, 1, 2),), judge_images=20)
 
 
-def trial(method, rounds=20):
-    return methods.Trial(start, end, method, rounds, curves.Curve(points=5), band, search, points=5)
+def trial(method, sgd_steps=20):
+    return methods.Trial(start, end, method, sgd_steps, curves.Curve(points=5), band, search, points=5)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_a_method_connects_the_modes_within_its_rounds(method, outcomes):
     if not method.startswith("aligned"):
         assert torch.equal(found["anchors"][-1], flatten(b))
     assert found["worst"] == Path(a, found["anchors"]).evaluate(
-        task, between=max(1, round(4 / (len(found["anchors"]) - 1)) - 1), splits=("train",)
+        task, interior_points=max(1, round(4 / (len(found["anchors"]) - 1)) - 1), splits=("train",)
     )["train_loss"].max()  # fmt: skip
     assert found["mean"] <= found["worst"]
     assert found["length"] >= float(found["anchors"][[0, -1]].diff(dim=0).norm()) - 1e-3
@@ -49,7 +49,7 @@ def test_a_trial_repeats_through_its_checkpoint(outcomes, tmp_path):
 
 
 def test_where_llpf_does_not_arrive_the_rest_is_straight(outcomes):
-    found = methods.trial(trial("LLPF", rounds=1), NoCheckpoint())
+    found = methods.trial(trial("LLPF", sgd_steps=1), NoCheckpoint())
     assert not found["arrived"] and torch.equal(found["anchors"][-1], outcomes["LLPF"]["anchors"][-1])
     assert outcomes["LLPF"]["arrived"]
 
@@ -57,7 +57,7 @@ def test_where_llpf_does_not_arrive_the_rest_is_straight(outcomes):
 def test_layers_and_planes():
     lines = methods.layer_barriers(methods.Lines(start, end, points=3), NoCheckpoint())["losses"]
     assert len(lines) == 2 * 5 * 3 and set(lines.kind) == {"layer-wise", "cumulative"}
-    assert lines[lines.share.isin([0, 1])].barrier.abs().max() < 1e-9
+    assert lines[lines.fraction.isin([0, 1])].barrier.abs().max() < 1e-9
     seen = methods.plane(methods.Planes(trial("chain, 1 bend"), (trial("straight line"),), 2), NoCheckpoint())
     heights = seen["curves"].groupby("method").height.max()
     assert len(seen["surface"]) == 4 and heights.max() < 1e-3  # a chain of one bend and its chord are plane

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from lib import models, task, training
+from lib import models, tasks, training
 from lib.connectivity import Path
 from lib.errors import InputError
 from lib.training import Recipe
 
-digits = task.load("digits", size=16, device="cpu").subset(200, 40)
-mnist_like = task.from_tensors(
+digits = tasks.load("digits", size=16, device="cpu").subset(200, 40)
+mnist_like = tasks.from_tensors(
     torch.rand(20, 1, 28, 28), torch.arange(20) % 10, torch.rand(4, 1, 28, 28), torch.arange(4), name="mnist-like",
     device="cpu",
 )  # fmt: skip
-cifar_like = task.from_tensors(
+cifar_like = tasks.from_tensors(
     torch.rand(20, 3, 32, 32), torch.arange(20) % 10, torch.rand(2, 3, 32, 32), torch.arange(2), name="cifar-like",
     device="cpu",
 )  # fmt: skip
@@ -81,9 +81,9 @@ def test_cct_draws_only_in_training():
     ("call", "message"),
     [
         (lambda: models.create("alexnet", digits, seed=0), "model='alexnet': unknown family"),
-        (lambda: models.create("lenet5", digits, size="huge", seed=0), "size='huge': choose one of laptop, paper"),
-        (lambda: models.create("lenet5", task.load("digits", size=8), seed=0), "needs images of 12 pixels or more"),
-        (lambda: models.create("lenet_caffe", task.load("digits", size=12), seed=0), "images of 16 pixels or more"),
+        (lambda: models.create("lenet5", digits, size="huge", seed=0), "size='huge': choose one of laptop, medium"),
+        (lambda: models.create("lenet5", tasks.load("digits", size=8), seed=0), "needs images of 12 pixels or more"),
+        (lambda: models.create("lenet_caffe", tasks.load("digits", size=12), seed=0), "images of 16 pixels or more"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):

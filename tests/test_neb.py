@@ -7,20 +7,20 @@ from connect_cases import Hill, Surface, dummy, valley_ends, xor_modes, xor_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import models, task
+from lib import models, tasks
 from lib.checkpoint import Checkpoint
 from lib.connectivity import Path, neb
 from lib.connectivity.neb import AutoNEB, redistribute, tangents
 from lib.errors import InputError
 from lib.flat import flatten
 
-digits = task.load("digits", size=12, device="cpu").subset(100, 40)
+digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 
 
 def test_the_band_settles_in_the_valley_and_finds_its_saddle():
     config = AutoNEB(cycles=((0.02, 100, 3), (0.002, 100, 1)), batch=4, excess=0.05)
     path = neb.connect(*valley_ends(), dummy, config)
-    assert path.certificate(dummy) == pytest.approx(Surface.saddle, rel=0.03)
+    assert path.max_loss(dummy) == pytest.approx(Surface.saddle, rel=0.03)
     x, y = path.anchors.T
     # redistribution cuts corners: pivots lie a little inside the bend
     torch.testing.assert_close(y, 1 - x**2, atol=0.1, rtol=0)
@@ -30,9 +30,9 @@ def test_the_band_settles_in_the_valley_and_finds_its_saddle():
 
 def test_xor_networks_are_connected_at_low_loss():
     a, b = xor_modes()
-    straight = Path.linear(a, b).certificate(xor_task)
+    straight = Path.linear(a, b).max_loss(xor_task)
     path = neb.connect(a, b, xor_task, AutoNEB(cycles=((0.02, 60, 4), (0.002, 60, 1)), batch=4))
-    assert straight > 0.3 > 0.1 > path.certificate(xor_task)
+    assert straight > 0.3 > 0.1 > path.max_loss(xor_task)
     assert path.reached(b) and torch.equal(path.anchors[0], flatten(a))
 
 
@@ -41,14 +41,14 @@ def test_pivots_are_added_as_published_and_gradients_counted():
     config = AutoNEB(cycles=((1e-9, 2, 5),), batch=4, excess=0)
     path = neb.connect(Hill(-1), Hill(1), dummy, config)
     assert path.log.pivots.tolist() == [1, 3, 7, 11, 11]
-    assert path.log.rounds.iloc[-1] == 2 * (1 + 3 + 7 + 11 + 11)
+    assert path.log.sgd_steps.iloc[-1] == 2 * (1 + 3 + 7 + 11 + 11)
 
 
 def test_a_budget_is_shared_among_the_cycles_and_their_pivots():
     config = AutoNEB(cycles=((1e-9, 1, 2), (1e-9, 2, 1)), batch=4, excess=0, budget=100)
     path = neb.connect(Hill(-1), Hill(1), dummy, config)
     # a quarter of 100 for one pivot, a third of the 75 left for three, and the 51 left by seven
-    assert path.log.rounds.tolist() == [25, 25 + 8 * 3, 25 + 8 * 3 + 7 * 7]
+    assert path.log.sgd_steps.tolist() == [25, 25 + 8 * 3, 25 + 8 * 3 + 7 * 7]
     assert AutoNEB().steps(4, pivots=11, spent=0) == 2000
 
 
@@ -66,8 +66,8 @@ def test_redistributed_points_lie_on_the_line_at_even_arc_length(seed, count):
     for number, point in enumerate(moved):
         arc = arcs[-1] * number / (count - 1)
         segment = min(int((arcs <= arc).sum()) - 1, count - 2)
-        share = (arc - arcs[segment]) / (arcs[segment + 1] - arcs[segment])
-        torch.testing.assert_close(point, torch.lerp(points[segment], points[segment + 1], share), atol=1e-5, rtol=0)
+        fraction = (arc - arcs[segment]) / (arcs[segment + 1] - arcs[segment])
+        torch.testing.assert_close(point, torch.lerp(points[segment], points[segment + 1], fraction), atol=1e-5, rtol=0)
 
 
 def test_tangents_point_along_the_segment_to_the_higher_neighbour():

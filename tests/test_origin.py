@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import models, sphere, task, training
+from lib import models, sphere, tasks, training
 from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Adaptive
 from lib.connectivity.origin import M2O, cross_spheres, to_origin
 from lib.errors import InputError
 from lib.flat import FlatModel, flatten
 
-digits = task.load("digits", size=12, device="cpu").subset(200, 60)
-config = M2O(step_a=0.05, threshold=0.03, max_rounds=40, batch=50, lr=0.05)
+digits = tasks.load("digits", size=12, device="cpu").subset(200, 60)
+config = M2O(step_a=0.05, stop_loss=0.03, max_sgd_steps=40, batch=50, lr=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_the_path_stops_exactly_on_the_targets_with_low_loss(modes):
         expected = min(value.new_tensor(float(targets[name].detach())), sphere.variance(large)[name].detach())
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=0)
     assert len(path) < config.ticks and path.log["arrived"].iloc[-1] == 5
-    assert path.certificate(digits, between=3) < 0.1
+    assert path.max_loss(digits, interior_points=3) < 0.1
 
 
 def test_a_move_shrinks_weights_and_their_biases_by_one_share(modes):
@@ -64,7 +64,7 @@ def test_normalisation_does_not_move():
 @pytest.mark.parametrize(("policy", "power"), [("variance", 1.0), ("root", 0.5), ("constant", 0.0)])
 def test_the_learning_rate_follows_the_variance(modes, policy, power):
     """One round after one move: what the SGD step changed, over its gradient."""
-    options = {"policy": policy, "ticks": 1, "step_a": 0.5, "min_rounds": 1, "max_rounds": 1}
+    options = {"policy": policy, "ticks": 1, "step_a": 0.5, "min_sgd_steps": 1, "max_sgd_steps": 1}
     moved, trained = (
         to_origin(modes[0], digits, replace(config, lr=lr, **options)).states()[1]["fc1.weight"] for lr in (1e-30, 0.1)
     )
@@ -90,15 +90,15 @@ def test_angle_conformal_turns_a_scale_invariant_layer_by_the_same_angle():
 @pytest.mark.parametrize("route", ["moving", "origin"])
 def test_paths_cross_spheres_downwards(modes, route):
     large, small = modes
-    m2m = M2M(order="all", lr=0.02, batch=50, driver=Adaptive(most_rounds=3000, judge_images=200))
+    m2m = M2M(order="all", lr=0.02, batch=50, driver=Adaptive(max_sgd_steps=3000, judge_images=200))
     path = cross_spheres(large, small, digits, route=route, m2m=m2m, m2o=config)
     assert path.reached(small) and torch.equal(path.anchors[0], flatten(large))
-    assert path.certificate(digits, between=3) < 0.1
+    assert path.max_loss(digits, interior_points=3) < 0.1
 
 
 def test_the_papers_route_upwards_is_the_one_downwards_turned_round(modes):
     large, small = modes
-    m2m = M2M(order="all", lr=0.02, batch=50, driver=Adaptive(most_rounds=40, judge_images=200))
+    m2m = M2M(order="all", lr=0.02, batch=50, driver=Adaptive(max_sgd_steps=40, judge_images=200))
     down = cross_spheres(large, small, digits, route="origin", m2m=m2m, m2o=config)
     up = cross_spheres(small, large, digits, route="origin", m2m=m2m, m2o=config)
     assert torch.equal(up.anchors.flip(0), down.anchors)
@@ -124,7 +124,7 @@ def test_an_interrupted_descent_continues_to_the_same_bytes(modes, tmp_path, int
 
 def test_divergence_names_the_tick(modes):
     with pytest.raises(FloatingPointError, match="path to the origin diverged at tick"):
-        to_origin(modes[0], digits, replace(config, lr=1e12, min_rounds=9))
+        to_origin(modes[0], digits, replace(config, lr=1e12, min_sgd_steps=9))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_divergence_names_the_tick(modes):
         (lambda m: M2O(ticks=0), "ticks=0: must be larger than 0"),
         (lambda m: M2O(policy="angle"), "policy='angle': choose one of variance, root, constant"),
         (lambda m: M2O(step_a=0), "step_f, step_a: must not be negative, and one must be larger than 0"),
-        (lambda m: M2O(max_rounds=1), "max_rounds=1: must be at least min_rounds=5"),
+        (lambda m: M2O(max_sgd_steps=1), "max_sgd_steps=1: must be at least min_sgd_steps=5"),
         (lambda m: to_origin(m, digits, targets={"fc9.weight": 1}), "targets: 'fc9.weight' is not a weight tensor"),
         (lambda m: to_origin(m, digits, targets={"fc1.weight": 0}), r"targets\['fc1.weight'\]=0.0: a target variance"),
         (lambda m: cross_spheres(m, m, digits, route="up"), "route='up': choose one of moving, origin"),

@@ -8,29 +8,29 @@ import torch
 from lib import runs, training
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity import M2M, M2O, Adaptive, Fixed
-from lib.experiments import path_views, spheres
-from lib.experiments.connectivity import Connection, m2m
-from lib.experiments.modes import Data, Mode, load_mode
 from lib.flat import flatten
+from lib.studies import path_views, spheres
+from lib.studies.m2m import Connection, m2m
+from lib.studies.modes import Data, Mode, load_mode
 
 data = Data("digits", 12, 100)
 recipe = training.Recipe(epochs=8, batch=50, lr=0.03, momentum=0.9)
 start, end, third = (Mode(data, "lenet5", seed, recipe) for seed in (1, 2, 3))
 decayed = replace(end, recipe=replace(recipe, weight_decay=0.1))
-search = M2M(order="all", lr=0.05, batch=50, driver=Adaptive(threshold=2.5, slack=1.0, most_rounds=200))
-path = Connection(start, end, search, between=1)
-origin = M2O(ticks=60, step_a=0.05, min_rounds=1, max_rounds=2, batch=50)
+search = M2M(order="all", lr=0.05, batch=50, driver=Adaptive(max_loss=2.5, slack=1.0, max_sgd_steps=200))
+path = Connection(start, end, search, interior_points=1)
+origin = M2O(ticks=60, step_a=0.05, min_sgd_steps=1, max_sgd_steps=2, batch=50)
 
 
 @pytest.mark.parametrize("route", ["moving", "origin"])
 def test_a_crossing_goes_from_the_spheres_of_its_start_to_those_of_its_end(route):
-    found = spheres.crossing(spheres.Crossing(start, decayed, route, search, origin, between=1), NoCheckpoint())
+    found = spheres.crossing(spheres.Crossing(start, decayed, route, search, origin, interior_points=1), NoCheckpoint())
     task = data.load()
     ends = [flatten(load_mode(each, task)) for each in (start, decayed)]
     assert found["reached"]
     torch.testing.assert_close(found["anchors"][[0, -1]], torch.stack(ends))
     assert len(found["variances"]) == len(found["anchors"]) and next(iter(found["variances"])) == "conv1.weight"
-    assert found["certificate"] == found["points"].train_loss.max()
+    assert found["max_loss"] == found["points"].train_loss.max()
 
 
 def test_a_descent_stops_at_the_variances_of_another_mode():
@@ -47,7 +47,7 @@ def test_a_descent_stops_at_the_variances_of_another_mode():
 def test_distances_by_layer_are_those_of_every_weight_tensor(family):
     small = Data("digits", 16, 60)
     a, b = (Mode(small, family, seed, replace(recipe, epochs=1, batch=20)) for seed in (0, 1))
-    quick = Connection(a, b, M2M(batch=20, moving_spheres=False, driver=Fixed(ticks=1)), between=0)
+    quick = Connection(a, b, M2M(batch=20, moving_spheres=False, driver=Fixed(ticks=1)), interior_points=0)
     found = m2m(quick, NoCheckpoint())
     model = load_mode(a, small.load())
     tensors = [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
@@ -70,7 +70,7 @@ def test_a_surface_holds_the_path_and_the_three_modes():
 
 
 def test_moves_give_as_many_singular_values_a_layer_as_there_are_ends():
-    config = path_views.Moves(start, (end, third), rounds=2)
+    config = path_views.Moves(start, (end, third), sgd_steps=2)
     one, same, other = (
         path_views.moves(each, NoCheckpoint())["values"] for each in (config, config, replace(config, seed=1))
     )
@@ -80,16 +80,16 @@ def test_moves_give_as_many_singular_values_a_layer_as_there_are_ends():
 
 
 def test_simplified_paths_are_below_their_bounds_and_have_no_more_segments():
-    config = path_views.Simplification(path, bounds=(3.0, 1e-9), pivots=(1, 999), between=1)
+    config = path_views.Simplification(path, bounds=(3.0, 1e-9), pivots=(1, 999), interior_points=1)
     table = path_views.simplification(config, NoCheckpoint())["table"]
     assert table.choice.tolist() == ["all anchors", "fewest", "evenly"]
     fewest = table.iloc[1]
-    assert fewest.certificate < 3.0 and fewest.segments <= table.segments[0]
+    assert fewest.max_loss < 3.0 and fewest.segments <= table.segments[0]
 
 
 def test_sharpness_is_measured_at_both_ends():
     table = path_views.sharpness(path_views.Sharpness(path, points=2, draws=1), NoCheckpoint())["table"]
-    assert table.share.tolist() == [0.0, 1.0] and (table.sharpness != 0).all()
+    assert table.fraction.tolist() == [0.0, 1.0] and (table.sharpness != 0).all()
 
 
 def test_the_cost_counts_every_multiplication_of_a_lenet():

@@ -4,16 +4,17 @@ import shutil
 
 import pytest
 
-from lib import datasets, paths
-from lib.experiments import connectivity, gossip, modes
+from lib import paths, sources
 from lib.runs import cache, code
+from lib.studies import gossip, modes
+from lib.studies import m2m as connectivity
 
 STUDIES = {
-    "modes": "lib.experiments.modes",
-    "paths": "lib.experiments.connectivity",
-    "methods": "lib.experiments.methods",
-    "gossip": "lib.experiments.gossip",
-    "vanishing": "lib.experiments.vanishing",
+    "modes": "lib.studies.modes",
+    "paths": "lib.studies.m2m",
+    "methods": "lib.studies.methods",
+    "gossip": "lib.studies.gossip",
+    "vanishing": "lib.studies.vanishing",
 }
 
 
@@ -31,10 +32,10 @@ def tree(tmp_path_factory):
         ("connectivity/curves", {"methods"}),
         ("connectivity/simplification", set()),
         ("connectivity/llpf", {"paths", "methods"}),
-        ("experiments/methods", {"methods"}),
-        ("experiments/vanishing", {"vanishing"}),
-        ("experiments/connectivity_figures", set()),
-        ("experiments/gossip_figures", set()),
+        ("studies/methods", {"methods"}),
+        ("studies/vanishing", {"vanishing"}),
+        ("figures/paths", set()),
+        ("figures/gossip", set()),
         ("gossip/simulation", {"gossip", "vanishing"}),
         ("gossip/reference", set()),
         ("report/tables", set()),
@@ -83,4 +84,4 @@ def test_runs_on_a_folder_depend_on_what_is_in_it_and_not_on_where_it_lies(tmp_p
 
 def test_data_that_are_the_same_everywhere_have_no_fingerprint(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    assert {datasets.fingerprint(name) for name in datasets.NAMES if name != "folder"} == {""}
+    assert {sources.fingerprint(name) for name in sources.NAMES if name != "folder"} == {""}

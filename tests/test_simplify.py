@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from lib import task
+from lib import tasks
 from lib.connectivity import Path
 from lib.connectivity.simplification import evenly_spaced, simplify
 from lib.errors import InputError
 
 x = torch.zeros(6, 1, 8, 8)
 x[:, :, 0, 0] = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])[:, None]
-points = task.from_tensors(x, torch.tensor([0, 1] * 3), x, torch.tensor([0, 1] * 3), name="two points", device="cpu")
+points = tasks.from_tensors(x, torch.tensor([0, 1] * 3), x, torch.tensor([0, 1] * 3), name="two points", device="cpu")
 
 
 class Planar(nn.Module):
@@ -39,14 +39,14 @@ def arc(anchors, turn=3.14):
 @pytest.mark.parametrize("bound", [0.01, 0.1, 0.5])
 def test_no_choice_of_anchors_has_fewer_segments(bound):
     path = arc(9)
-    if path.certificate(points) >= bound:
+    if path.max_loss(points) >= bound:
         pytest.skip("the path itself is not below the bound")
     simple = simplify(path, points, bound)
-    assert simple.certificate(points) < bound
+    assert simple.max_loss(points) < bound
     fewer = len(simple) - 3
     for inner in itertools.combinations(range(1, 8), fewer) if fewer >= 0 else ():
         other = Path(path.model, path.anchors[[0, *inner, 8]])
-        assert other.certificate(points) >= bound
+        assert other.max_loss(points) >= bound
 
 
 def test_ends_stay_and_the_log_says_which_anchors_were_kept():

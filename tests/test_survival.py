@@ -14,7 +14,8 @@ from run_functions import Training, digest, train
 from lib import paths
 from lib.checkpoint import Checkpoint, NoCheckpoint
 from lib.connectivity import M2M, Adaptive, Fixed
-from lib.experiments import connectivity, gossip
+from lib.studies import gossip
+from lib.studies import m2m as connectivity
 from lib.training import Recipe
 
 
@@ -52,13 +53,15 @@ MODES = [
     connectivity.Mode(connectivity.Data(train_images=500), "lenet5", seed, Recipe(epochs=4, momentum=0.9))
     for seed in (0, 1)
 ]
-RING = gossip.Network("ring", {"nodes": 4})
+RING = gossip.GraphConfig("ring", {"num_nodes": 4})
 LONG = {
     "training": (train, Training(epochs=1)),
-    "path, fixed": (connectivity.m2m, connectivity.Connection(*MODES, M2M(Fixed(ticks=20)), between=1)),
+    "path, fixed": (connectivity.m2m, connectivity.Connection(*MODES, M2M(Fixed(ticks=20)), interior_points=1)),
     "path, adaptive": (
         connectivity.m2m,
-        connectivity.Connection(*MODES, M2M(Adaptive(threshold=1.0, step=0.1, growth=1.0, most_rounds=200)), between=1),
+        connectivity.Connection(
+            *MODES, M2M(Adaptive(max_loss=1.0, step=0.1, growth=1.0, max_sgd_steps=200)), interior_points=1
+        ),
     ),
     **{
         f"gossip, {name}": (

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from lib import models, task, training
+from lib import models, tasks, training
 from lib.checkpoint import Checkpoint
-from lib.connectivity.walk import Walker
+from lib.connectivity.walker import Walker
 from lib.errors import InputError
 from lib.training import Recipe
 
-digits = task.load("digits", size=16, device="cpu").subset(300, 60)
+digits = tasks.load("digits", size=16, device="cpu").subset(300, 60)
 
 
 def vector(model):

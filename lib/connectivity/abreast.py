@@ -1,7 +1,7 @@
 """Connect several pairs of modes in one batch, by the fixed schedule (arXiv 2505.02604).
 
 By the fixed schedule all paths take their steps at the same ticks, so that the points of K paths are the rows of
-one matrix and train as one network (:mod:`lib.stacked`): repeats that fill a GPU which one small network would leave
+one matrix and train as one network (:mod:`lib.batched`): repeats that fill a GPU which one small network would leave
 idle. The adaptive driver has nothing to go abreast with: each path's next step follows from its own loss.
 """
 
@@ -9,16 +9,16 @@ import pandas as pd
 import torch
 
 from lib import seeds as streams
+from lib.batched.fallback import network, running_statistics
+from lib.batched.gradients import gradients
+from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.llpf import FixedSearch
 from lib.connectivity.path import Path
 from lib.connectivity.settings import Fixed
-from lib.connectivity.walk import arc, layer_order
+from lib.connectivity.walker import arc, layer_order
 from lib.errors import InputError
 from lib.flat import check_same_shape, flatten
-from lib.stacked.fallback import network, running_statistics
-from lib.stacked.gradients import gradients
-from lib.stacked.layout import Layout
 
 
 def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
@@ -28,9 +28,9 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
     ----------
     pairs : list of (torch.nn.Module, torch.nn.Module)
         Modes of one shape, on the task's device; they stay as they are.
-    task : lib.task.Task
+    task : lib.tasks.Task
     config : M2M
-        With the driver :class:`Fixed` of ``min_rounds = max_rounds``, an order that all paths share, and spheres
+        With the driver :class:`Fixed` of ``min_sgd_steps = max_sgd_steps``, an order that all paths share, and spheres
         that stay where they are.
     seeds : list of int
         Of each path's mini-batches.
@@ -59,8 +59,10 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
 
 def _check(pairs, config, seeds):
     driver = config.driver
-    if not isinstance(driver, Fixed) or driver.min_rounds != driver.max_rounds:
-        raise InputError(f"driver={driver}: paths abreast need Fixed with min_rounds equal to max_rounds")
+    if not isinstance(driver, Fixed) or driver.min_sgd_steps != driver.max_sgd_steps:
+        raise InputError(f"driver={driver}: paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps")
+    if config.momentum:
+        raise InputError(f"momentum={config.momentum}: paths abreast take plain SGD steps, give 0")
     if config.moving_spheres:
         raise InputError("moving_spheres=True: paths abreast stay on the spheres of their starts, give False")
     if config.order == "random":
@@ -73,12 +75,12 @@ def _check(pairs, config, seeds):
 
 
 class _Points:
-    """K points and their destinations: what :class:`lib.connectivity.walk.Connection` is for one."""
+    """K points and their destinations: what :class:`lib.connectivity.walker.Connection` is for one."""
 
     def __init__(self, pairs, task, config, seeds):
         first = pairs[0][0]
         self.flat = Layout.of(first)  # names and slices, as FlatModel has them for one point
-        self.lr, self.seed, self.rounds = config.lr, seeds[0], 0
+        self.lr, self.seed, self.sgd_steps, self.judged = config.lr, seeds[0], 0, 0
         self.vector = torch.stack([flatten(start) for start, _ in pairs])
         self.destination = torch.stack([flatten(end) for _, end in pairs])
         self.layers = layer_order(first, task, config.order, seeds[0])
@@ -99,17 +101,17 @@ class _Points:
         """Project every weight tensor of every point onto its sphere, in place."""
         self.flat.correct_(self.vector, self.spheres, epsilon=epsilon)
 
-    def train_until_low(self, *, min_rounds, max_rounds, threshold):
-        """``min_rounds`` SGD steps of every point; the mean of their losses."""
-        losses = [self._round() for _ in range(min_rounds)]
-        return float(sum(losses)) / min_rounds / len(self.vector)
+    def train_until_low(self, *, min_sgd_steps, max_sgd_steps, stop_loss):
+        """``min_sgd_steps`` SGD steps of every point; the mean of their losses."""
+        losses = [self._round() for _ in range(min_sgd_steps)]
+        return float(sum(losses)) / min_sgd_steps / len(self.vector)
 
     @torch.no_grad()
     def _round(self):
-        parts = [batches.get(self.rounds) for batches in self.batches]
+        parts = [batches.get(self.sgd_steps) for batches in self.batches]
         x, y = (torch.stack(part, 1) for part in zip(*parts, strict=True))
-        with streams.scope(self.seed, "round", self.rounds), torch.enable_grad():
+        with streams.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
             gradient, loss = gradients(self.network, self.flat, self.vector, self.statistics, x, y)
         self.vector.add_(gradient, alpha=-self.lr)
-        self.rounds += 1
+        self.sgd_steps += 1
         return loss

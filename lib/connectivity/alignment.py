@@ -27,7 +27,7 @@ def align(a, b, task):
     ----------
     a, b : torch.nn.Module
         Any two modules of one shape; they stay as they are.
-    task : lib.task.Task
+    task : lib.tasks.Task
         Gives the example input, and the images on which the copy is compared with ``b``.
 
     Returns

@@ -34,10 +34,10 @@ class Curve:
         A Bezier curve, or a polygonal chain of straight pieces.
     bends : int
         Control points between the modes.
-    rounds : int
-        SGD rounds, each at one t.
+    sgd_steps : int
+        SGD steps, each at one t.
     lr, momentum : float
-        The learning rate is constant for half of the rounds, falls linearly to a hundredth until 90 % of them
+        The learning rate is constant for half of the SGD steps, falls linearly to a hundredth until 90 % of them
         and stays there, as in the authors' code.
     batch : int
     points : int
@@ -46,7 +46,7 @@ class Curve:
 
     kind: str = "bezier"
     bends: int = 1
-    rounds: int = 2000
+    sgd_steps: int = 2000
     lr: float = 0.01
     momentum: float = 0.9
     batch: int = 64
@@ -54,13 +54,13 @@ class Curve:
 
     def __post_init__(self):
         check_one_of(self, kind=KINDS)
-        check_positive(self, "bends", "rounds", "lr", "batch")
+        check_positive(self, "bends", "sgd_steps", "lr", "batch")
         if self.points < 2:
             raise InputError(f"points={self.points}: must be at least 2")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum}: must be in [0, 1)")
 
-    def shares(self, t):
+    def fractions(self, t):
         """How much each control point, the modes included, counts at t in [0, 1]; a list that sums to 1."""
         degree = self.bends + 1
         if self.kind == "bezier":
@@ -69,7 +69,7 @@ class Curve:
 
     def rate(self, step):
         """Learning rate of a round (0-based)."""
-        done = step / self.rounds
+        done = step / self.sgd_steps
         return self.lr * (1 if done <= 0.5 else max(0.01, 1 - 0.99 * (done - 0.5) / 0.4))
 
 
@@ -80,7 +80,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     ----------
     a, b : torch.nn.Module
         Any two modules of one shape; they stay as they are.
-    task : lib.task.Task
+    task : lib.tasks.Task
     config : Curve, optional
     seed : int
         Of the mini-batches and of t.
@@ -91,7 +91,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     -------
     Path
         From ``a`` to ``b``: ``config.points`` points of a Bezier curve at even t, or the bends of a chain.
-        ``path.log`` has the mean training loss of every fifty rounds.
+        ``path.log`` has the mean training loss of every fifty SGD steps.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     training = _Training(ends, Gradients(a, task, batch=config.batch, seed=seed), config, seed)
     training.run(checkpoint)
     count = config.points if config.kind == "bezier" else config.bends + 2
-    anchors = [training.point(config.shares(number / (count - 1))) for number in range(count)]
+    anchors = [training.point(config.fractions(number / (count - 1))) for number in range(count)]
     return Path(a, torch.stack(anchors), pd.DataFrame(training.log))
 
 
@@ -113,22 +113,22 @@ class _Training:
 
     def __init__(self, ends, gradients, config, seed):
         self.ends, self.gradients, self.config, self.seed = ends, gradients, config, seed
-        shares = [number / (config.bends + 1) for number in range(1, config.bends + 1)]
-        self.bends = torch.stack([torch.lerp(*ends, share) for share in shares])
+        fractions = [number / (config.bends + 1) for number in range(1, config.bends + 1)]
+        self.bends = torch.stack([torch.lerp(*ends, fraction) for fraction in fractions])
         self.velocity, self.step, self.log = torch.zeros_like(self.bends), 0, []
         self.sum = self.bends.new_zeros(())
 
-    def point(self, shares):
-        """The point (D,) of the curve with these shares of the control points."""
-        point = shares[0] * self.ends[0] + shares[-1] * self.ends[1]
-        for share, bend in zip(shares[1:-1], self.bends, strict=True):
-            point.add_(bend, alpha=share)
+    def point(self, fractions):
+        """The point (D,) of the curve with these fraction of the control points."""
+        point = fractions[0] * self.ends[0] + fractions[-1] * self.ends[1]
+        for fraction, bend in zip(fractions[1:-1], self.bends, strict=True):
+            point.add_(bend, alpha=fraction)
         return point
 
     def run(self, checkpoint):
-        """All rounds, from where the checkpoint left them."""
+        """All SGD steps, from where the checkpoint left them."""
         restore(self, checkpoint, self.bends.device)
-        while self.step < self.config.rounds:
+        while self.step < self.config.sgd_steps:
             self.round()
             if checkpoint.due():
                 checkpoint.save({n: getattr(self, n) for n in ("bends", "velocity", "step", "log", "sum")})
@@ -136,11 +136,11 @@ class _Training:
     def round(self):
         """One gradient at a random t, handed to the bends by their shares in that point."""
         t = float(torch.rand((), generator=seeds.generator(self.seed, "curve", self.step)))
-        shares = self.config.shares(t)
-        loss, gradient = self.gradients.at(self.point(shares), self.step)
+        fractions = self.config.fractions(t)
+        loss, gradient = self.gradients.at(self.point(fractions), self.step)
         self.velocity.mul_(self.config.momentum)
-        for share, velocity in zip(shares[1:-1], self.velocity, strict=True):
-            velocity.add_(gradient, alpha=share)
+        for fraction, velocity in zip(fractions[1:-1], self.velocity, strict=True):
+            velocity.add_(gradient, alpha=fraction)
         self.bends.sub_(self.velocity, alpha=self.config.rate(self.step))
         self.step += 1
         self.sum += loss
@@ -151,7 +151,7 @@ class _Training:
         mean = float(self.sum) / LOG_EVERY
         if not math.isfinite(mean):
             raise FloatingPointError(f"curve diverged before round {self.step}: loss {mean}")
-        self.log.append({"rounds": self.step, "loss": mean})
+        self.log.append({"sgd_steps": self.step, "loss": mean})
         self.sum.zero_()
 
 

@@ -6,7 +6,7 @@ own parameters by them. Batches, drop-out and batch norm (the batch's own statis
 
 import torch
 
-from lib.connectivity.walk import Walker
+from lib.connectivity.walker import Walker
 
 
 class Gradients(Walker):
@@ -17,7 +17,7 @@ class Gradients(Walker):
     model : torch.nn.Module
         Gives the architecture.
     task, batch, seed, judge_images
-        As of :class:`lib.connectivity.walk.Walker`.
+        As of :class:`lib.connectivity.walker.Walker`.
     """
 
     def __init__(self, model, task, *, batch, seed, judge_images=1):
@@ -29,7 +29,7 @@ class Gradients(Walker):
         The gradient is overwritten by the next call.
         """
         self.vector.copy_(point)
-        self.rounds = batch
+        self.sgd_steps = batch
         return self.train(1)[0], self.flat.gradient
 
     def descend(self):

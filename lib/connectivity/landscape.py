@@ -57,13 +57,13 @@ class Plane:
         ----------
         model : torch.nn.Module
             Gives the architecture.
-        task : lib.task.Task
+        task : lib.tasks.Task
         points : tensor (n, D)
             What the picture must show, such as the three points of the plane and the anchors of a path.
         resolution : int
             Grid points a side.
         margin : float
-            Left around the points, as a share of their extent.
+            Left around the points, as a fraction of their extent.
 
         Returns
         -------
@@ -93,15 +93,15 @@ def layer_pca(paths, *, components=2):
     Returns
     -------
     DataFrame
-        A row for each layer and anchor: ``layer``, ``path``, ``anchor``, ``share`` (of the path's anchors),
-        ``pc1`` ..., and ``explained``, the share of the variance that the components hold in this layer.
+        A row for each layer and anchor: ``layer``, ``path``, ``anchor``, ``fraction`` (of the path's anchors),
+        ``pc1`` ..., and ``explained``, the fraction of the variance that the components hold in this layer.
     """
     first = next(iter(paths.values()))
     flat = FlatModel(first.model)
     anchors = torch.cat([path.anchors for path in paths.values()])
     where = pd.DataFrame(
         [
-            {"path": label, "anchor": number, "share": number / max(1, len(path) - 1)}
+            {"path": label, "anchor": number, "fraction": number / max(1, len(path) - 1)}
             for label, path in paths.items()
             for number in range(len(path))
         ]
@@ -152,9 +152,9 @@ def sharpness(model, task, *, radius=0.1, draws=10, seed=0):
     Parameters
     ----------
     model : torch.nn.Module
-    task : lib.task.Task
+    task : lib.tasks.Task
     radius : float
-        Distance, as a share of its norm, by which every weight tensor moves; thus the same for every scale.
+        Distance, as a fraction of its norm, by which every weight tensor moves; thus the same for every scale.
     draws : int
         Random directions.
     seed : int

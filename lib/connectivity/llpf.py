@@ -1,6 +1,6 @@
 """LLPF M2M: a low-loss path from one mode to another, layer by layer on variance spheres (arXiv 2505.02604).
 
-Two drivers share the tick of :mod:`lib.connectivity.walk` (move, correct, train, correct). :class:`Fixed` is
+Two drivers share the tick of :mod:`lib.connectivity.walker` (move, correct, train, correct). :class:`Fixed` is
 the paper's schedule with the options of its reference code. :class:`Adaptive` is ours and the default: the
 step follows from the loss, an anchor is accepted only by the loss of the point that is stored and of points on
 the segment that leads to it (in eval mode, on a sample of the training split: the loss of the last mini-batches
@@ -9,6 +9,7 @@ looks much better than the stored point), else it is taken back. Both paths end 
 
 import re
 import warnings
+from functools import cached_property
 
 import pandas as pd
 import torch
@@ -16,7 +17,7 @@ import torch
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, Adaptive
-from lib.connectivity.walk import Connection
+from lib.connectivity.walker import Connection
 
 
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
@@ -26,7 +27,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     ----------
     a, b : torch.nn.Module
         Any two modules of one shape, on the task's device; they stay as they are.
-    task : lib.task.Task
+    task : lib.tasks.Task
     config : M2M, optional
     seed : int
         Of the mini-batches, the sample that judges, and a random layer order.
@@ -37,7 +38,8 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     -------
     Path
         From ``a`` to ``b``; where an adaptive search gave up it ends on the way (``path.reached(b)``), and a
-        warning says why and what may help. ``path.log`` has a row an anchor: tick or rounds, layer, step, loss.
+        warning says why and what may help. ``path.log`` has a row an anchor: tick or SGD steps, layer, step, loss, and
+        the images on which points were ``judged`` so far.
 
     Raises
     ------
@@ -49,12 +51,15 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     config = config or M2M()
     connection = Connection(
         a, b, task, order=config.order, moving_spheres=config.moving_spheres, seed=seed,
-        batch=config.batch, lr=config.lr, judge_images=getattr(config.driver, "judge_images", 1),
+        batch=config.batch, lr=config.lr, momentum=config.momentum,
+        judge_images=getattr(config.driver, "judge_images", 1), first_images=getattr(config.driver, "first_images", 1),
     )  # fmt: skip
     kind = _AdaptiveSearch if isinstance(config.driver, Adaptive) else FixedSearch
     search = kind(connection, config)
     if hopeless := search.modes_above_bound():
         warnings.warn(f"the search may not arrive: {hopeless}", stacklevel=2)
+    elif tight := search.modes_above_bound(search.goal):
+        warnings.warn(f"the search may take many steps or not arrive: {tight}", stacklevel=2)
     anchors, log = search.run(checkpoint)
     if reason := search.why_not_arrived():
         warnings.warn(f"no path to the destination: {reason}", stacklevel=2)
@@ -89,7 +94,7 @@ class _Search:
     def _state(self):
         counters = {name: getattr(self, name) for name in ("ticks", "stage", "progress", "step", "log")}
         parts = {"anchors": self.anchors.state(), "vector": self.walk.vector.clone()}
-        return counters | parts | {"rounds": self.walk.rounds}
+        return counters | parts | {"sgd_steps": self.walk.sgd_steps, "judged": self.walk.judged}
 
     def _restore(self, state):
         if state is None or not self.anchors.restored(state.pop("anchors"), self.walk.vector):
@@ -97,7 +102,7 @@ class _Search:
             return
         self.last = self.anchors.tensor()[-1].to(self.walk.vector.device, copy=True)
         self.walk.vector.copy_(state.pop("vector"))
-        self.walk.rounds = state.pop("rounds")
+        self.walk.sgd_steps, self.walk.judged = state.pop("sgd_steps"), state.pop("judged")
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -118,85 +123,99 @@ class _AdaptiveSearch(_Search):
             return None
         where = (
             f"stage {self.stage + 1} of {len(walk.layers)}, {walk.distance_left(self.stage):.2g} of its distance left, "
-            f"{walk.rounds} SGD steps"
+            f"{walk.sgd_steps} SGD steps"
         )
         if hopeless := self.modes_above_bound():
             return f"{hopeless} ({where})"
-        if walk.rounds >= driver.most_rounds:
-            return f"most_rounds={driver.most_rounds} are spent ({where}); raise most_rounds, or the threshold"
+        if walk.sgd_steps >= driver.max_sgd_steps:
+            return f"max_sgd_steps={driver.max_sgd_steps} are spent ({where}); raise max_sgd_steps, or max_loss"
         return (
             f"the step shrank below smallest_step={driver.smallest_step:g} ({where}); "
-            "raise the threshold or rounds, or lower lr"
+            "raise max_loss or SGD steps, or lower lr"
         )
 
-    def modes_above_bound(self):
-        """Which mode's own loss is above the bound, and what may help; None where both are below."""
-        for name, point in (("start", self.walk.start), ("end", self.walk.destination)):
-            if (loss := self.walk.loss_at(point)) > self.driver.threshold:
-                return (
-                    f"the {name}'s own loss, {loss:.3g}, is above the bound threshold={self.driver.threshold:g}: "
-                    "raise the threshold, or train the modes longer"
-                )
+    def modes_above_bound(self, bound=None):
+        """Which mode's own loss is above a bound, default the path's, and what may help; None where both are below."""
+        told = f"the bound max_loss={self.driver.max_loss:g}"
+        if bound is not None:
+            told = f"{bound:.3g}, too near " + told
+        for name, loss in self.mode_losses.items():
+            if loss > (bound or self.driver.max_loss):
+                remedy = "raise max_loss, or train the modes longer"
+                return f"the {name}'s own loss, {loss:.3g}, is above {told}: {remedy}"
         return None
 
+    @cached_property
+    def mode_losses(self):
+        """Loss of the two modes, on the sample that judges."""
+        return {"start": self.walk.loss_at(self.walk.start), "end": self.walk.loss_at(self.walk.destination)}
+
+    @property
+    def goal(self):
+        """The loss to which a move is trained."""
+        return self.driver.slack * self.driver.max_loss
+
     def finished(self):
-        gave_up = self.step < self.driver.smallest_step or self.walk.rounds >= self.driver.most_rounds
+        gave_up = self.step < self.driver.smallest_step or self.walk.sgd_steps >= self.driver.max_sgd_steps
         return gave_up or self.stage == len(self.walk.layers)
 
     def tick(self):
         """One move, accepted or taken back."""
         step, left = self.step, self.walk.distance_left(self.stage)
-        share = min(1.0, step / max(left, 1e-12))
-        target = 1.0 if share == 1 else self.progress + share * (1 - self.progress)
-        first_round = self.walk.rounds
-        loss, healed = self._attempt(share, target)
-        if loss > self.driver.threshold:
+        fraction = min(1.0, step / max(left, 1e-12))
+        target = 1.0 if fraction == 1 else self.progress + fraction * (1 - self.progress)
+        first_step = self.walk.sgd_steps
+        loss, healed = self._attempt(fraction, target)
+        if loss > self.driver.max_loss:
             self.walk.vector.copy_(self.last)
             self.step = min(step, left) / 2
             return
         self.record(self.walk.vector)
         self.log.append(
-            {"rounds": self.walk.rounds, "stage": self.stage, "progress": target, "step": step, "loss": loss}
+            {"sgd_steps": self.walk.sgd_steps, "stage": self.stage, "progress": target, "step": step, "loss": loss}
+            | {"judged": self.walk.judged}
         )
         if not healed:
             self.step /= self.driver.growth
-        elif self.walk.rounds - first_round <= 2 * self.driver.chunk:
+        elif self.walk.sgd_steps - first_step <= 2 * self.driver.chunk:
             self.step = min(self.driver.largest_step, step * self.driver.growth)
         self.progress = target
-        if share == 1:
+        if fraction == 1:
             self.stage, self.progress, self.step = self.stage + 1, 0.0, max(self.step, self.driver.step)
 
-    def _attempt(self, share, progress):
+    def _attempt(self, fraction, progress):
         """Move the layers of the stage by a fraction of their way and train.
 
-        Returns the checked loss, and whether it met the target ``slack * threshold``.
+        Returns the checked loss, and whether it met the target ``slack * max_loss``.
         """
         walk, driver, moving = self.walk, self.driver, self.walk.layers[self.stage]
         walk.set_progress(self.stage, progress)
-        walk.move_share(moving, share)
+        walk.move_fraction(moving, fraction)
         self.correct(self.config.before)
-        goal = driver.slack * driver.threshold
-        for chunk in range(driver.rounds // driver.chunk):
+        goal = self.goal
+        for chunk in range(driver.sgd_steps // driver.chunk):
             loss = float(walk.train(driver.chunk).mean())
             self.check_finite(loss, moving)
-            last = chunk + 1 == driver.rounds // driver.chunk
-            if loss > (driver.threshold if last else goal):
+            last = chunk + 1 == driver.sgd_steps // driver.chunk
+            if loss > (driver.max_loss if last else goal):
                 continue
             self.correct(self.config.after)
-            judged = self._judge(driver.threshold if last else goal)
+            judged = self._judge(driver.max_loss if last else goal)
             if judged <= goal or last:
                 return judged, judged <= goal
         return float("inf"), False
 
     def _judge(self, limit):
         """The largest loss of the point as it would be stored and of points inside the segment to it, or the first
-        one above ``limit``."""
-        parts, largest = self.driver.between + 1, 0.0
-        for number in range(parts, 0, -1):
-            point = torch.lerp(self.last, self.walk.vector, number / parts)
-            largest = max(largest, self.walk.loss_at(point))
-            if largest > limit:
-                break
+        one above ``limit``: on few images first, which are enough to refuse most moves."""
+        parts = self.driver.interior_points + 1
+        for sample in self.walk.samples:
+            largest = 0.0
+            for number in range(parts, 0, -1):
+                point = torch.lerp(self.last, self.walk.vector, number / parts)
+                largest = max(largest, self.walk.loss_at(point, sample))
+                if largest > limit:
+                    return largest
         return largest
 
     def end(self):
@@ -206,7 +225,9 @@ class _AdaptiveSearch(_Search):
 class FixedSearch(_Search):
     """The fixed schedule, of one point (D,) or of several in one batch (K, D)."""
 
-    def modes_above_bound(self):
+    goal = None
+
+    def modes_above_bound(self, bound=None):
         """None: this driver has no bound that a path must keep."""
 
     def why_not_arrived(self):
@@ -243,7 +264,7 @@ class FixedSearch(_Search):
         walk.follow_spheres()
         self.correct(self.config.before)
         loss = walk.train_until_low(
-            min_rounds=driver.min_rounds, max_rounds=driver.max_rounds, threshold=driver.threshold
+            min_sgd_steps=driver.min_sgd_steps, max_sgd_steps=driver.max_sgd_steps, stop_loss=driver.stop_loss
         )
         self.correct(self.config.after)
         if (self.ticks + 1) % driver.record_every == 0:
@@ -252,7 +273,7 @@ class FixedSearch(_Search):
     def _record(self, loss, moving):
         self.check_finite(loss, moving[-1])
         self.record(self.walk.vector)
-        self.log.append({"tick": self.ticks, "rounds": self.walk.rounds, "loss": loss})
+        self.log.append({"tick": self.ticks, "sgd_steps": self.walk.sgd_steps, "loss": loss})
 
     @torch.no_grad()
     def _move(self, part, arc):
@@ -260,15 +281,15 @@ class FixedSearch(_Search):
         difference = self.walk.destination[..., part] - point
         distance = difference.norm(dim=-1, keepdim=True)
         step = driver.step_f + driver.step_c * arc
-        share = driver.step_a * distance
-        step = step + share if driver.rule == "sum" else share.clamp_min(step)
+        fraction = driver.step_a * distance
+        step = step + fraction if driver.rule == "sum" else fraction.clamp_min(step)
         # The clamp at the distance is ours: without it the reference oscillates around D.
         point.addcmul_(difference, (step / distance.clamp_min(1e-30)).clamp_max(1.0))
 
     def end(self):
         """The final step exactly onto D (ours): a straight segment that is judged like all others."""
         self.record(self.walk.destination)
-        self.log.append({"tick": self.ticks, "rounds": self.walk.rounds, "loss": float("nan")})
+        self.log.append({"tick": self.ticks, "sgd_steps": self.walk.sgd_steps, "loss": float("nan")})
 
 
 def _units(flat, unit):

@@ -38,7 +38,7 @@ class AutoNEB:
         Points inside every segment at which the loss is looked at after a cycle.
     excess : float
         A segment gets a pivot at its worst test point where the loss lies above the line between the losses
-        of the segment's ends by more than this share of the range of the pivots' losses.
+        of the segment's ends by more than this fraction of the range of the pivots' losses.
     inserts, most_pivots : int
         Largest number of pivots added after a cycle, and of pivots altogether; by default 1, 3, 7, 11.
     budget : int
@@ -84,7 +84,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     ----------
     a, b : torch.nn.Module
         Any two modules of one shape; they stay as they are.
-    task : lib.task.Task
+    task : lib.tasks.Task
     config : AutoNEB, optional
     seed : int
         Of the mini-batches and the sample that judges.
@@ -94,7 +94,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     Returns
     -------
     Path
-        From ``a`` to ``b``; its anchors are the pivots. ``path.log`` has a row a cycle: ``rounds`` (gradients
+        From ``a`` to ``b``; its anchors are the pivots. ``path.log`` has a row a cycle: ``sgd_steps`` (gradients
         of mini-batches so far), ``pivots``, ``loss`` (largest of the pivots on the cycle's last mini-batch).
 
     Raises
@@ -118,12 +118,12 @@ class _Band:
         self.points = torch.stack([start, torch.lerp(start, end, 0.5), end])
         # The ends do not move: their losses, which the tangents next to them need, are measured once.
         self.ends = gradients.loss_at(start), gradients.loss_at(end)
-        self.cycle, self.batches, self.rounds, self.log = 0, 0, 0, []
+        self.cycle, self.batches, self.sgd_steps, self.log = 0, 0, 0, []
         self._start_cycle()
 
     def _start_cycle(self):
         if self.cycle < len(self.config.schedule):
-            self.steps = self.config.steps(self.cycle, pivots=len(self.points) - 2, spent=self.rounds)
+            self.steps = self.config.steps(self.cycle, pivots=len(self.points) - 2, spent=self.sgd_steps)
         self.step = 0
         self.mean, self.square = (torch.zeros_like(self.points[1:-1]) for _ in range(2))
 
@@ -136,7 +136,7 @@ class _Band:
             if self.step == self.steps:
                 self._end_cycle(losses, last=self.cycle + 1 == len(schedule))
             if checkpoint.due():
-                names = ("points", "mean", "square", "cycle", "steps", "step", "batches", "rounds", "log")
+                names = ("points", "mean", "square", "cycle", "steps", "step", "batches", "sgd_steps", "log")
                 checkpoint.save({name: getattr(self, name) for name in names})
 
     def relax(self, lr):
@@ -149,7 +149,7 @@ class _Band:
             gradient[number].copy_(found)
         along = tangents(self.points, losses)
         gradient -= (gradient * along).sum(1, keepdim=True) * along
-        self.batches, self.rounds = self.batches + 1, self.rounds + len(gradient)
+        self.batches, self.sgd_steps = self.batches + 1, self.sgd_steps + len(gradient)
         self._adam(gradient, lr)
         return losses
 
@@ -166,7 +166,7 @@ class _Band:
         if not (math.isfinite(loss) and torch.isfinite(self.points).all()):
             raise FloatingPointError(f"band diverged in cycle {self.cycle + 1}: loss {loss}")
         self.points = redistribute(self.points)
-        self.log.append({"rounds": self.rounds, "pivots": len(self.points) - 2, "loss": loss})
+        self.log.append({"sgd_steps": self.sgd_steps, "pivots": len(self.points) - 2, "loss": loss})
         if not last:
             self.points = self._with_inserted()
         self.cycle += 1
@@ -188,16 +188,16 @@ class _Band:
 
     def _worst(self):
         """For each segment the largest excess of a test point over the line between its ends' losses, as a
-        share of the range of the points' losses, and where on the segment."""
+        fraction of the range of the points' losses, and where on the segment."""
         loss_at, parts = self.gradients.loss_at, self.config.test_points + 1
         ends = [loss_at(point) for point in self.points]
         span = max(max(ends) - min(ends), 1e-12)
         worst = []
         for segment, (left, right) in enumerate(itertools.pairwise(ends)):
             found = []
-            for share in (number / parts for number in range(1, parts)):
-                loss = loss_at(torch.lerp(self.points[segment], self.points[segment + 1], share))
-                found.append(((loss - left - share * (right - left)) / span, share))
+            for fraction in (number / parts for number in range(1, parts)):
+                loss = loss_at(torch.lerp(self.points[segment], self.points[segment + 1], fraction))
+                found.append(((loss - left - fraction * (right - left)) / span, fraction))
             worst.append(max(found))
         return worst
 
@@ -208,8 +208,8 @@ def redistribute(points):
     arcs = torch.cat([lengths.new_zeros(1), lengths])
     wanted = torch.linspace(0, 1, len(points), device=arcs.device)[1:-1] * arcs[-1]
     segment = torch.searchsorted(lengths, wanted).clamp_max(len(points) - 2)
-    share = (wanted - arcs[segment]) / (arcs[segment + 1] - arcs[segment]).clamp_min(1e-30)
-    inner = torch.lerp(points[segment], points[segment + 1], share[:, None])
+    fraction = (wanted - arcs[segment]) / (arcs[segment + 1] - arcs[segment]).clamp_min(1e-30)
+    inner = torch.lerp(points[segment], points[segment + 1], fraction[:, None])
     return torch.cat([points[:1], inner, points[-1:]])
 
 

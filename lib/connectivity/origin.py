@@ -20,7 +20,7 @@ from lib.checkpoint import NoCheckpoint
 from lib.connectivity.llpf import connect
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, check_one_of, check_positive, check_schedule
-from lib.connectivity.walk import Walker
+from lib.connectivity.walker import Walker
 from lib.errors import InputError
 from lib.flat import check_same_shape
 
@@ -40,10 +40,10 @@ class M2O:
         The step of a layer of norm n is step_a n + step_f, and never beyond its target.
     policy : {"variance", "root", "constant"}
         Learning rate of a layer: times Var(P_l)/v_l (AngleConformal), times its square root, or as it is.
-    min_rounds, max_rounds : int
-        SGD rounds a tick.
-    threshold : float
-        A tick's training ends when the mean of its last ``min_rounds`` losses is not larger.
+    min_sgd_steps, max_sgd_steps : int
+        SGD steps a tick.
+    stop_loss : float
+        A tick's training ends when the mean of its last ``min_sgd_steps`` losses is not larger.
     record_every : int
         Ticks between stored anchors.
     batch : int
@@ -55,9 +55,9 @@ class M2O:
     step_f: float = 0.0
     step_a: float = 0.01
     policy: str = "variance"
-    min_rounds: int = 5
-    max_rounds: int = 100
-    threshold: float = 0.02
+    min_sgd_steps: int = 5
+    max_sgd_steps: int = 100
+    stop_loss: float = 0.02
     record_every: int = 1
     batch: int = 64
     lr: float = 0.01
@@ -75,7 +75,7 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     ----------
     a : torch.nn.Module
         On the task's device; stays as it is.
-    task : lib.task.Task
+    task : lib.tasks.Task
     config : M2O, optional
     targets : dict of str to float or 0-d tensor, optional
         Variance by weight tensor at which a layer stops, such as ``sphere.variance(other)``; a layer that
@@ -87,7 +87,7 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     Returns
     -------
     Path
-        ``path.log`` has a row an anchor: tick, rounds, loss, and layers that have ``arrived``.
+        ``path.log`` has a row an anchor: tick, SGD steps, loss, and layers that have ``arrived``.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, che
     Parameters
     ----------
     a, b : torch.nn.Module
-    task : lib.task.Task
+    task : lib.tasks.Task
     route : {"moving", "origin"}
         "origin", the paper's: M2O from the larger mode to the other's spheres, then M2M along these; where
         ``b`` is the larger one the path is found from ``b`` and turned round, as M2O cannot go up.
@@ -143,7 +143,7 @@ def _joined(first, second):
     """Two logs as one; either is empty where its part of the path never left its start."""
     logs = [log.assign(part=part) for part, log in (("M2O", first), ("M2M", second)) if len(log)]
     if len(logs) == 2:
-        logs[1]["rounds"] += logs[0]["rounds"].max()
+        logs[1]["sgd_steps"] += logs[0]["sgd_steps"].max()
     return pd.concat(logs, ignore_index=True) if logs else first
 
 
@@ -188,13 +188,14 @@ class _Descent(Walker):
         arrived = self._arrived(variances)
         self._set_rates((variances / self.starts.clamp_min(1e-30)) ** POLICIES[self.config.policy])
         loss = self.train_until_low(
-            min_rounds=self.config.min_rounds, max_rounds=self.config.max_rounds, threshold=self.config.threshold
+            min_sgd_steps=self.config.min_sgd_steps, max_sgd_steps=self.config.max_sgd_steps,
+            stop_loss=self.config.stop_loss,
         )
         self.project([name for name, hold in zip(self.units, arrived, strict=True) if hold])
         self.ticks += 1
         if loss != loss or loss == float("inf"):
             raise FloatingPointError(f"path to the origin diverged at tick {self.ticks}: loss {loss}")
-        self.log.append({"tick": self.ticks, "rounds": self.rounds, "loss": loss})
+        self.log.append({"tick": self.ticks, "sgd_steps": self.sgd_steps, "loss": loss})
         return arrived
 
     @torch.no_grad()
@@ -202,9 +203,9 @@ class _Descent(Walker):
         """Shrink the layers that have not arrived; the variances they have then."""
         variances = self._variances()
         norms = torch.stack([self.flat.view(self.vector, name).norm() for name in self.units])
-        share = self.config.step_a + self.config.step_f / norms.clamp_min(1e-30)
+        fraction = self.config.step_a + self.config.step_f / norms.clamp_min(1e-30)
         beyond = 1 - (self.targets / variances.clamp_min(1e-30)).sqrt()
-        kept = 1 - torch.minimum(share, beyond).clamp(0, 1)
+        kept = 1 - torch.minimum(fraction, beyond).clamp(0, 1)
         for members, factor in zip(self.units.values(), kept, strict=True):
             for name in members:
                 self.vector[self.flat.slices[name]].mul_(factor)
@@ -214,7 +215,7 @@ class _Descent(Walker):
         return torch.stack([self.flat.view(self.vector, name).var(correction=0) for name in self.units])
 
     def _arrived(self, variances):
-        # A share of 1e-5 covers rounding of single precision; the correction that holds a layer removes it.
+        # A fraction of 1e-5 covers rounding of single precision; the correction that holds a layer removes it.
         return (variances <= self.targets * (1 + 1e-5)).tolist()
 
     def _set_rates(self, ratios):
@@ -228,7 +229,7 @@ class _Descent(Walker):
         self.vector.addcmul_(self.flat.gradient, self.rates, value=-self.lr)
 
     def _state(self):
-        counters = {"ticks": self.ticks, "rounds": self.rounds, "log": self.log}
+        counters = {"ticks": self.ticks, "sgd_steps": self.sgd_steps, "log": self.log}
         return counters | {"anchors": self.anchors.state(), "vector": self.vector.clone()}
 
     def _restore(self, state):
@@ -236,7 +237,7 @@ class _Descent(Walker):
             self.anchors.append(self.vector)
             return
         self.vector.copy_(state["vector"])
-        self.ticks, self.rounds, self.log = state["ticks"], state["rounds"], state["log"]
+        self.ticks, self.sgd_steps, self.log = state["ticks"], state["sgd_steps"], state["log"]
 
 
 def _units(names, weights):

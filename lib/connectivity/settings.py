@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from lib.connectivity.walk import ORDERS
+from lib.connectivity.walker import ORDERS
 from lib.errors import InputError
 
 CORRECTIONS = ("none", "before", "after", "both")
@@ -16,51 +16,53 @@ class Adaptive:
 
     Parameters
     ----------
-    threshold : float
+    max_loss : float
         Largest loss of an accepted anchor and of the points inside its segment.
     slack : float
-        A move is trained until its loss is ``slack * threshold``, or ``rounds`` are spent: this leaves slack for the
+        A move is trained until its loss is ``slack * max_loss``, or ``sgd_steps`` are spent: this leaves slack for the
         next move. The step grows where a move met that target quickly, and shrinks where it did not.
     step : float
-        Share of a layer's way that the first move takes; small, as the first move of a batch-norm network's
+        Fraction of a layer's way that the first move takes; small, as the first move of a batch-norm network's
         first convolution is the most dangerous one.
     growth : float
-        Factor of the step after an anchor that had its slack within ``2 * chunk`` rounds; the step is divided
+        Factor of the step after an anchor that had its slack within ``2 * chunk`` SGD steps; the step is divided
         by it after one that has none.
-    chunk, rounds : int
-        SGD rounds between loss checks, and rounds after which a move is taken back and halved.
+    chunk, sgd_steps : int
+        SGD steps between loss checks, and SGD steps after which a move is taken back and halved.
     smallest_step, largest_step : float
         A step that shrinks below the first ends the search: the path then ends where it is. The second caps every
         step; with 1 a layer may go its whole way in one move.
-    most_rounds : int
-        SGD rounds after which the search ends, all moves together.
-    judge_images : int
-        Size of the training sample that judges an anchor.
-    between : int
+    max_sgd_steps : int
+        SGD steps after which the search ends, all moves together.
+    judge_images, first_images : int
+        Size of the training sample that judges an anchor, and of the part of it that looks first: the large sample sees
+        only what passes on the small one.
+    interior_points : int
         Points inside the segment to an anchor that are judged with it, evenly spaced.
     """
 
-    threshold: float = 0.05
+    max_loss: float = 0.05
     slack: float = 0.5
     step: float = 0.02
     growth: float = 1.5
     chunk: int = 5
-    rounds: int = 60
+    sgd_steps: int = 60
     smallest_step: float = 1e-4
     largest_step: float = 0.5
-    most_rounds: int = 100_000
+    max_sgd_steps: int = 100_000
     judge_images: int = 512
-    between: int = 1
+    first_images: int = 256
+    interior_points: int = 1
 
     def __post_init__(self):
-        check_positive(self, "threshold", "step", "smallest_step", "largest_step")
-        check_positive(self, "chunk", "rounds", "most_rounds", "judge_images")
+        check_positive(self, "max_loss", "step", "smallest_step", "largest_step")
+        check_positive(self, "chunk", "sgd_steps", "max_sgd_steps", "judge_images", "first_images")
         if not self.growth >= 1:
             raise InputError(f"growth={self.growth}: must be 1 or larger")
-        if self.rounds < self.chunk:
-            raise InputError(f"rounds={self.rounds}: must be at least chunk={self.chunk}")
-        if not self.between >= 0:
-            raise InputError(f"between={self.between}: must be 0 or larger")
+        if self.sgd_steps < self.chunk:
+            raise InputError(f"sgd_steps={self.sgd_steps}: must be at least chunk={self.chunk}")
+        if not self.interior_points >= 0:
+            raise InputError(f"interior_points={self.interior_points}: must be 0 or larger")
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ class Fixed:
         "sum" as in the paper; the reference code takes max(step_f + step_c arc, step_a n).
     unit : {"tensor", "module"}
         What a distance n is measured over; the reference merges LeNet5's biases with their weights.
-    min_rounds, max_rounds : int
-        SGD rounds a tick.
-    threshold : float
-        A tick's training ends when the mean of its last ``min_rounds`` losses is not larger.
+    min_sgd_steps, max_sgd_steps : int
+        SGD steps a tick.
+    stop_loss : float
+        A tick's training ends when the mean of its last ``min_sgd_steps`` losses is not larger.
     stages : tuple of (int, str)
         Tick from which on the parameters whose name matches a regular expression move, as in the published
         settings; empty: the layers of the configured order start at equal intervals of the ticks.
@@ -94,9 +96,9 @@ class Fixed:
     step_c: float = 0.0
     rule: str = "sum"
     unit: str = "tensor"
-    min_rounds: int = 5
-    max_rounds: int = 5
-    threshold: float = 0.1
+    min_sgd_steps: int = 5
+    max_sgd_steps: int = 5
+    stop_loss: float = 0.1
     stages: tuple[tuple[int, str], ...] = ()
     record_every: int = 1
 
@@ -122,8 +124,8 @@ class M2M:
     epsilon : float
         Of the variance correction; the reference code has 1e-4.
     batch : int
-    lr : float
-        Plain SGD.
+    lr, momentum : float
+        Of SGD; the paper's has no momentum. It starts afresh with every move.
     """
 
     driver: Adaptive | Fixed = field(default_factory=Adaptive)
@@ -133,10 +135,13 @@ class M2M:
     epsilon: float = 0.0
     batch: int = 64
     lr: float = 0.01
+    momentum: float = 0.0
 
     def __post_init__(self):
         check_one_of(self, order=ORDERS, correction=CORRECTIONS)
         check_positive(self, "batch", "lr")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum={self.momentum}: must be in [0, 1)")
         if not self.epsilon >= 0:
             raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
 
@@ -166,10 +171,10 @@ def check_one_of(config, **choices):
 
 
 def check_schedule(config, *steps):
-    """Refuse ticks, rounds or steps that make no schedule; ``steps`` names the parts of a step."""
-    check_positive(config, "ticks", "min_rounds", "max_rounds", "threshold", "record_every")
+    """Refuse ticks, SGD steps or steps that make no schedule; ``steps`` names the parts of a step."""
+    check_positive(config, "ticks", "min_sgd_steps", "max_sgd_steps", "stop_loss", "record_every")
     sizes = [getattr(config, name) for name in steps]
     if min(sizes) < 0 or max(sizes) == 0:
         raise InputError(f"{', '.join(steps)}: must not be negative, and one must be larger than 0")
-    if config.max_rounds < config.min_rounds:
-        raise InputError(f"max_rounds={config.max_rounds}: must be at least min_rounds={config.min_rounds}")
+    if config.max_sgd_steps < config.min_sgd_steps:
+        raise InputError(f"max_sgd_steps={config.max_sgd_steps}: must be at least min_sgd_steps={config.min_sgd_steps}")

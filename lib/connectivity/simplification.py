@@ -10,16 +10,16 @@ from lib.connectivity.path import Path
 from lib.errors import InputError
 
 
-def simplify(path, task, bound, *, between=10):
-    """The fewest anchors of a path that keep its certificate below a bound.
+def simplify(path, task, bound, *, interior_points=10):
+    """The fewest anchors of a path that keep its largest training loss below a bound.
 
     Parameters
     ----------
     path : Path
-    task : lib.task.Task
+    task : lib.tasks.Task
     bound : float
-        Largest training loss allowed at the anchors kept and at ``between`` points inside every segment.
-    between : int
+        Largest training loss allowed at the anchors kept and at ``interior_points`` points inside every segment.
+    interior_points : int
 
     Returns
     -------
@@ -37,7 +37,7 @@ def simplify(path, task, bound, *, between=10):
     """
     if not bound > 0:
         raise InputError(f"bound={bound}: must be larger than 0")
-    low = _Segments(path, task, bound, between)
+    low = _Segments(path, task, bound, interior_points)
     came_from, reached = {0: None}, [0]
     last = len(path) - 1
     while last not in came_from and reached:
@@ -78,18 +78,18 @@ def _one_segment_further(reached, came_from, last, low):
 class _Segments:
     """Whether a segment between two anchors stays below the bound; every point is evaluated at most once."""
 
-    def __init__(self, path, task, bound, between):
+    def __init__(self, path, task, bound, interior_points):
         self.path, self.task, self.bound = path, task, bound
         # The middle first: it is where a segment that is too long is highest.
-        shares = [number / (between + 1) for number in range(1, between + 1)]
-        self.shares = sorted(shares, key=lambda share: abs(share - 0.5))
+        fractions = [number / (interior_points + 1) for number in range(1, interior_points + 1)]
+        self.fractions = sorted(fractions, key=lambda fraction: abs(fraction - 0.5))
         self.anchors = {}
 
     def __call__(self, start, end):
         if not (self._anchor_is_low(start) and self._anchor_is_low(end)):
             return False
         pair = Path(self.path.model, self.path.anchors[[start, end]])
-        return all(self._loss(pair, share) < self.bound for share in self.shares)
+        return all(self._loss(pair, fraction) < self.bound for fraction in self.fractions)
 
     def _anchor_is_low(self, number):
         if number not in self.anchors:

@@ -50,7 +50,7 @@ def groups(model, task=None, *, example=None):
     ----------
     model : torch.nn.Module
         Any model of one input, in the function that it has in eval mode; it stays as it is.
-    task : lib.task.Task, optional
+    task : lib.tasks.Task, optional
         Gives the example input: its first two test images.
     example : tensor, optional
         An example input, instead of a task.

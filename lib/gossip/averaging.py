@@ -48,7 +48,7 @@ class Average:
             Mean over the received models of their layer variance.
         beta : tensor (k, 1)
             Share of the own model.
-        layout : lib.stacked.layout.Layout
+        layout : lib.batched.layout.Layout
         """
         return mean.lerp_(own, beta)
 

@@ -162,7 +162,7 @@ class GossipExchange(IsolatedExchange):
         if self.wired != period:
             graph = topology.check(self.graph.at(tick) if rewired else self.graph)
             self.links, self.wired = Links(graph, self.settings.mixing), period
-            self.least = (self.settings.threshold * self.links.indegree).ceil().long().clamp_(min=1)
+            self.least = (self.settings.min_received * self.links.indegree).ceil().long().clamp_(min=1)
 
     def state(self):
         """What changes, as a dict of tensors."""

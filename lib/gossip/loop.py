@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import sphere, training
-from lib.stacked.layout import Layout
+from lib.batched.layout import Layout
 
 
 class LoopNodes:

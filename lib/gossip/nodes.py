@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lib.batched.fallback import network, running_statistics
+from lib.batched.gradients import gradients
+from lib.batched.layout import Layout
 from lib.gossip.mailbox import Mailbox, write_rows
-from lib.stacked.fallback import network, running_statistics
-from lib.stacked.gradients import gradients
-from lib.stacked.layout import Layout
 
 
 class StackedNodes:
@@ -25,7 +25,7 @@ class StackedNodes:
         The nodes' initial models, all of one architecture.
     count : int
         How many there are, N.
-    task : lib.task.Task
+    task : lib.tasks.Task
         For the device, the number type, a trial run and how networks are trained.
 
     Attributes
@@ -153,7 +153,7 @@ class StackedNodes:
 
         Parameters
         ----------
-        split : lib.task.Split
+        split : lib.tasks.Split
         calibration : tensor (m, C, H, W), optional
             Images for which batch-norm statistics are computed first, instead of the running ones.
         """

@@ -14,7 +14,7 @@ class Recorder:
     Parameters
     ----------
     nodes : StackedNodes or LoopNodes
-    split : lib.task.Split
+    split : lib.tasks.Split
         What accuracy and loss are measured on.
     calibration : tensor (m, C, H, W) or None
         Images for batch-norm statistics, see ``StackedNodes.evaluate``.

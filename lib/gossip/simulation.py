@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from lib import models, seeds
+from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
 from lib.gossip import topology
@@ -21,7 +22,6 @@ from lib.gossip.labels import IID, Sampler
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
-from lib.stacked.layout import Layout
 
 BACKENDS = {"stacked": StackedNodes, "loop": LoopNodes}
 STATISTICS = ("kept", "averaged", "reestimated")
@@ -41,8 +41,8 @@ class Settings:
     interval : (int, int), optional
         Smallest and largest number of ticks from one training of a node to its next; default (8, 12) for
         gossip, (10, 10) for isolated and federated learning.
-    threshold : float
-        R: a node averages when it holds at least ``R * degree`` models.
+    min_received : float
+        R of the paper: a node averages when it holds at least ``R * degree`` models.
     mixing : {"uniform", "metropolis"}
         How received models are weighted, :func:`lib.gossip.topology.mixing_matrix`.
     same_start : bool
@@ -73,7 +73,7 @@ class Settings:
     batch: int = 64
     augment: bool = False
     interval: tuple[int, int] | None = None
-    threshold: float = 1.0
+    min_received: float = 1.0
     mixing: str = "uniform"
     same_start: bool = False
     gain: float = 1.0
@@ -87,7 +87,7 @@ class Settings:
     model_size: str = "laptop"
 
     def __post_init__(self):
-        for name in ("lr", "threshold", "gain"):
+        for name in ("lr", "min_received", "gain"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: must be larger than 0")
         for name in ("momentum", "message_loss", "absent"):
@@ -118,7 +118,7 @@ class Simulation:
         tick, l1, l2: mean over nodes of the distance from the mean model.
     weights : tensor (N, D)
         At the end.
-    layout : lib.stacked.layout.Layout
+    layout : lib.batched.layout.Layout
     labels : tensor (N, classes)
         Label distribution of each node, as drawn.
     settings : dict
@@ -150,7 +150,7 @@ def simulate(
 
     Parameters
     ----------
-    task : lib.task.Task
+    task : lib.tasks.Task
     model : str or callable
         A family of ``lib.models.FAMILIES``, or ``model(seed)`` that returns an initialised module.
     graph : networkx.Graph, networkx.DiGraph or lib.gossip.topology.Rewired

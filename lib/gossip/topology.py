@@ -23,46 +23,46 @@ from lib.errors import InputError
 MIXINGS = ("uniform", "metropolis")
 
 
-def random_regular(nodes, degree, *, seed):
+def random_regular(num_nodes, degree, *, seed):
     """Random graph in which every node has ``degree`` neighbours; redrawn until it is connected.
 
     Raises
     ------
     InputError
-        If ``nodes * degree`` is odd, or the degree does not lie in 1..nodes-1.
+        If ``num_nodes * degree`` is odd, or the degree does not lie in 1..num_nodes-1.
     """
-    _check_degree(nodes, degree)
-    if nodes * degree % 2:
-        raise InputError(f"degree={degree} with nodes={nodes}: their product must be even")
-    return _connected(lambda k: nx.random_regular_graph(degree, nodes, seed=seeds.derive(seed, "regular", k)))
+    _check_degree(num_nodes, degree)
+    if num_nodes * degree % 2:
+        raise InputError(f"degree={degree} with num_nodes={num_nodes}: their product must be even")
+    return _connected(lambda k: nx.random_regular_graph(degree, num_nodes, seed=seeds.derive(seed, "regular", k)))
 
 
-def ring(nodes):
+def ring(num_nodes):
     """Cycle: every node has two neighbours."""
-    _at_least(3, nodes=nodes)
-    return nx.cycle_graph(nodes)
+    _at_least(3, num_nodes=num_nodes)
+    return nx.cycle_graph(num_nodes)
 
 
-def complete(nodes):
+def complete(num_nodes):
     """Everybody sends to everybody."""
-    _at_least(2, nodes=nodes)
-    return nx.complete_graph(nodes)
+    _at_least(2, num_nodes=num_nodes)
+    return nx.complete_graph(num_nodes)
 
 
-def star(nodes):
+def star(num_nodes):
     """One hub, ``nodes - 1`` leaves."""
-    _at_least(2, nodes=nodes)
-    return nx.star_graph(nodes - 1)
+    _at_least(2, num_nodes=num_nodes)
+    return nx.star_graph(num_nodes - 1)
 
 
-def star_regular(nodes, degree, *, seed):
+def star_regular(num_nodes, degree, *, seed):
     """Random regular graph of which node 0 knows everybody else as well."""
-    graph = random_regular(nodes, degree, seed=seed)
-    graph.add_edges_from((0, node) for node in range(1, nodes))
+    graph = random_regular(num_nodes, degree, seed=seed)
+    graph.add_edges_from((0, node) for node in range(1, num_nodes))
     return graph
 
 
-def watts_strogatz(nodes, degree, *, rewiring=0.1, seed):
+def watts_strogatz(num_nodes, degree, *, rewiring=0.1, seed):
     """Small world: a ring of ``degree`` nearest neighbours, edges rewired with probability ``rewiring``.
 
     Raises
@@ -70,29 +70,29 @@ def watts_strogatz(nodes, degree, *, rewiring=0.1, seed):
     InputError
         If the degree is odd or does not lie in 2..nodes-1.
     """
-    _check_degree(nodes, degree)
+    _check_degree(num_nodes, degree)
     if degree % 2:
         raise InputError(f"degree={degree}: must be even, as many neighbours on either side of the ring")
     _fraction(rewiring=rewiring)
     return _connected(
-        lambda k: nx.watts_strogatz_graph(nodes, degree, rewiring, seed=seeds.derive(seed, "small world", k))
+        lambda k: nx.watts_strogatz_graph(num_nodes, degree, rewiring, seed=seeds.derive(seed, "small world", k))
     )
 
 
-def scale_free(nodes, *, exponent=3.0, smallest=3, seed):
+def scale_free(num_nodes, *, exponent=3.0, smallest=3, seed):
     """Simple graph whose degrees follow ``k ** -exponent`` from ``smallest`` on (configuration model).
 
     Loops and double edges of the pairing are dropped, so that a few nodes fall below ``smallest``.
     """
-    _at_least(2, nodes=nodes)
+    _at_least(2, num_nodes=num_nodes)
     _positive(smallest=smallest)
     if not exponent > 2:
         raise InputError(f"exponent={exponent}: must be larger than 2, for a finite mean degree")
 
     def draw(attempt):
-        uniform = seeds.numpy(seed, "scale free", attempt).random(nodes)
+        uniform = seeds.numpy(seed, "scale free", attempt).random(num_nodes)
         degrees = np.floor((smallest - 0.5) * (1 - uniform) ** (-1 / (exponent - 1)) + 0.5).astype(int)
-        degrees = np.minimum(degrees, max(smallest, int(math.sqrt(nodes * smallest))))
+        degrees = np.minimum(degrees, max(smallest, int(math.sqrt(num_nodes * smallest))))
         degrees[0] += degrees.sum() % 2
         graph = nx.Graph(nx.configuration_model(degrees, seed=seeds.derive(seed, "pairing", attempt)))
         graph.remove_edges_from(list(nx.selfloop_edges(graph)))
@@ -116,33 +116,33 @@ def stochastic_block(sizes, *, inside, between, seed):
     return _connected(draw)
 
 
-def two_communities(nodes, degree, *, bridges=2, seed):
-    """Two random regular graphs of ``nodes / 2``, joined by ``bridges`` edges."""
-    _positive(nodes=nodes, degree=degree, bridges=bridges)
-    if nodes % 2:
-        raise InputError(f"nodes={nodes}: two communities of one size need an even number")
-    _check_degree(nodes // 2, degree, of="nodes / 2")
-    halves = [random_regular(nodes // 2, degree, seed=seeds.derive(seed, "half", k)) for k in range(2)]
+def two_communities(num_nodes, degree, *, bridges=2, seed):
+    """Two random regular graphs of ``num_nodes / 2``, joined by ``bridges`` edges."""
+    _positive(num_nodes=num_nodes, degree=degree, bridges=bridges)
+    if num_nodes % 2:
+        raise InputError(f"num_nodes={num_nodes}: two communities of one size need an even number")
+    _check_degree(num_nodes // 2, degree, of="num_nodes / 2")
+    halves = [random_regular(num_nodes // 2, degree, seed=seeds.derive(seed, "half", k)) for k in range(2)]
     graph = nx.disjoint_union(*halves)
-    graph.add_edges_from((k, nodes // 2 + k) for k in range(min(bridges, nodes // 2)))
+    graph.add_edges_from((k, num_nodes // 2 + k) for k in range(min(bridges, num_nodes // 2)))
     return graph
 
 
-def hyperbolic(nodes, degree, *, exponent=3.0, seed):
+def hyperbolic(num_nodes, degree, *, exponent=3.0, seed):
     """Random hyperbolic graph: points in a disc of curvature -1, joined when closer than the disc's radius.
 
     The radius follows from the mean degree (Krioukov et al., Phys. Rev. E 82, 036106, equation 22); what is
     not in the largest component is joined to it by one edge.
     """
-    _check_degree(nodes, degree)
+    _check_degree(num_nodes, degree)
     if not exponent > 2:
         raise InputError(f"exponent={exponent}: must be larger than 2, for a finite mean degree")
     alpha = (exponent - 1) / 2
     xi = alpha / (alpha - 0.5)
-    radius = 2 * math.log(2 * nodes * xi**2 / (math.pi * degree))
+    radius = 2 * math.log(2 * num_nodes * xi**2 / (math.pi * degree))
     draw = seeds.numpy(seed, "hyperbolic")
-    r = np.arccosh(1 + (np.cosh(alpha * radius) - 1) * draw.random(nodes)) / alpha
-    angle = 2 * math.pi * draw.random(nodes)
+    r = np.arccosh(1 + (np.cosh(alpha * radius) - 1) * draw.random(num_nodes)) / alpha
+    angle = 2 * math.pi * draw.random(num_nodes)
     between = math.pi - np.abs(math.pi - np.abs(angle[:, None] - angle))
     ch, sh = np.cosh(r), np.sinh(r)
     distance = np.arccosh(np.maximum(1, ch[:, None] * ch - sh[:, None] * sh * np.cos(between)))
@@ -153,27 +153,27 @@ def hyperbolic(nodes, degree, *, exponent=3.0, seed):
     return nx.Graph(graph.edges)
 
 
-def directed_regular(nodes, degree, *, seed):
+def directed_regular(num_nodes, degree, *, seed):
     """Every node sends to ``degree`` nodes and receives from as many: a union of random cycles.
 
     A cycle that shares an edge with an earlier one is drawn again. In a dense graph no random cycle may fit any more;
     then each node gets one more receiver by a random assignment, which always exists (the edges that are left form a
     regular bipartite graph).
     """
-    _check_degree(nodes, degree)
+    _check_degree(num_nodes, degree)
     graph = nx.DiGraph()
-    graph.add_nodes_from(range(nodes))
+    graph.add_nodes_from(range(num_nodes))
     for attempt in range(1000):
-        if graph.number_of_edges() == nodes * degree:
+        if graph.number_of_edges() == num_nodes * degree:
             return graph
-        cycle = seeds.numpy(seed, "cycle", attempt).permutation(nodes)
+        cycle = seeds.numpy(seed, "cycle", attempt).permutation(num_nodes)
         edges = list(zip(cycle, np.roll(cycle, 1), strict=True))
         if not any(graph.has_edge(*edge) for edge in edges):
             graph.add_edges_from((int(a), int(b)) for a, b in edges)
-    for missing in range(graph.number_of_edges() // nodes, degree):
-        cost = seeds.numpy(seed, "assignment", missing).random((nodes, nodes))
-        cost[nx.to_numpy_array(graph, nodelist=range(nodes)) > 0] = nodes + 1
-        np.fill_diagonal(cost, nodes + 1)
+    for missing in range(graph.number_of_edges() // num_nodes, degree):
+        cost = seeds.numpy(seed, "assignment", missing).random((num_nodes, num_nodes))
+        cost[nx.to_numpy_array(graph, nodelist=range(num_nodes)) > 0] = num_nodes + 1
+        np.fill_diagonal(cost, num_nodes + 1)
         graph.add_edges_from(enumerate(linear_sum_assignment(cost)[1].tolist()))
     return graph
 
@@ -339,10 +339,10 @@ def _at_least(least, **values):
             raise InputError(f"{name}={value}: must be at least {least}")
 
 
-def _check_degree(nodes, degree, of="nodes"):
-    _positive(**{of: nodes, "degree": degree})
-    if degree >= nodes:
-        raise InputError(f"degree={degree}: must be smaller than {of}={nodes}")
+def _check_degree(num_nodes, degree, of="num_nodes"):
+    _positive(**{of: num_nodes, "degree": degree})
+    if degree >= num_nodes:
+        raise InputError(f"degree={degree}: must be smaller than {of}={num_nodes}")
 
 
 def _fraction(**values):

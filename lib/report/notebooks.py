@@ -28,10 +28,10 @@ def check_data(jobs: list[Job]) -> None:
     """Raise `InputError` if a data set that a notebook names in its parameter `data` is not there."""
     names = {name for job in jobs for name in _listed(job.values.get("data"))}
     if names:
-        from lib import datasets  # two seconds that a run with nothing to do need not spend
+        from lib import sources  # two seconds that a run with nothing to do need not spend
 
         for name in sorted(names):
-            datasets.check_available(name)
+            sources.check_available(name)
 
 
 def _listed(value):

@@ -96,7 +96,7 @@ def _brief(value):
 def _list():
     found = items()
     for item in found:
-        function = item.folder.parent.name.removeprefix("lib.experiments.")
+        function = item.folder.parent.name.removeprefix("lib.studies.")
         config = item.config if len(item.config) <= 80 else item.config[:77] + "..."
         print(f"{item.state:10} {_size(item.size):>9} {_age(item.age):>7}  {function}  {config}")
     print(

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import seeds, task
+from lib import paths, seeds, sources, tasks
 from lib.augmentation import AUGMENTATIONS, Augmentation
 from lib.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-digits = task.load("digits", size=16, device="cpu")
+digits = tasks.load("digits", size=16, device="cpu")
 
 
 def test_digits_are_complete_and_normalised():
@@ -26,7 +26,7 @@ def test_digits_are_complete_and_normalised():
 def test_images_and_batches_lie_channels_last(augmentation):
     images = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(30) % 10
-    data = task.from_tensors(images, labels, images, labels, name="mine", device="cpu", augmentation=augmentation)
+    data = tasks.from_tensors(images, labels, images, labels, name="mine", device="cpu", augmentation=augmentation)
     for x in (data.train.x, data.subset(20, 10).test.x, data.batches(0, 5).get(0)[0]):
         assert x.stride(1) == 1
     assert digits.batches(0, 5).get(0)[0].stride(1) == 1  # one channel, of which torch would say both
@@ -92,14 +92,49 @@ def test_own_tensors_and_image_folders(tmp_path):
             for number in range(3):
                 pixels = np.random.default_rng(number).integers(0, 255, (9, 9, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / part / name / f"{number}.png")
-    folder = task.load("folder", data_dir=tmp_path, size=8, device="cpu")
+    folder = tasks.load("folder", data_dir=tmp_path, size=8, device="cpu")
     assert folder.image_shape == (3, 8, 8) and folder.classes == 2 and len(folder.train) == 6
     assert folder.name == folder.label == tmp_path.name
 
 
+def test_cifar_from_jpeg_files_is_labelled_so_and_decoded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    for part, number in (("train", 3), ("test", 1)):
+        for label in range(10):
+            folder = tmp_path / "cifar10_jpg" / part / f"class {label}"
+            folder.mkdir(parents=True)
+            for image in range(number):
+                Image.new("RGB", (32, 32), (25 * label, 100, 10 * image)).save(folder / f"{image:04}.jpg")
+    first = tasks.load("cifar10", device="cpu")
+    assert first.label == sources.label_of("cifar10") == "CIFAR-10 (JPEG)"
+    assert first.train.y.tolist() == [label for label in range(10) for _ in range(3)] and len(first.test) == 10
+    assert (first.train.x[::3, 0].mean((1, 2)).diff() > 0).all() and first.augmentation.flip
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", None)  # the second time nothing is decoded
+        assert torch.equal(tasks.load("cifar10", device="cpu").train.x, first.train.x)
+    before = sources.fingerprint("cifar10")
+    sources._names_and_sizes.cache_clear()  # as in another process
+    (tmp_path / "cifar10_jpg/train/class 0/0003.jpg").write_bytes(b"")
+    assert sources.fingerprint("cifar10") not in ("", before) and sources.fingerprint("mnist") == ""
+    (tmp_path / "cifar10_jpg/train/class 0").rename(tmp_path / "elsewhere")
+    sources._names_and_sizes.cache_clear()
+    with pytest.raises(InputError, match="must hold ten folders of JPEG files, one for each class"):
+        tasks.load("cifar10", device="cpu")
+
+
+def test_precision_auto_is_bfloat16_where_it_is_faster(monkeypatch):
+    data = tasks.load("digits", device="cpu", precision="auto")
+    plain, depthwise = (torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=groups)) for groups in (1, 4))
+    for fast in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
+        assert (data.prepared(plain) is not plain) == fast
+        assert data.prepared(depthwise) is depthwise
+
+
 @pytest.mark.skipif(not (SHARED / "MNIST").is_dir(), reason="needs MNIST under ../shared/data")
 def test_mnist_from_a_folder():
-    mnist = task.load("mnist", data_dir=SHARED, device="cpu")
+    mnist = tasks.load("mnist", data_dir=SHARED, device="cpu")
     assert (len(mnist.train), len(mnist.test), mnist.image_shape) == (60000, 10000, (1, 28, 28))
     assert mnist.augmentation.rotation == 5
 
@@ -107,13 +142,13 @@ def test_mnist_from_a_folder():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda tmp: task.load("imagenet"), "data='imagenet': unknown data set, choose one of digits"),
-        (lambda tmp: task.load("mnist", data_dir=tmp / "no"), "DATA_DIR='.*no': no such folder"),
-        (lambda tmp: task.load("mnist", data_dir=tmp), "data='mnist': not found under .*unset DATA_DIR to download"),
-        (lambda tmp: task.load("folder", data_dir=tmp), "must hold the folders train and test"),
-        (lambda tmp: task.load("digits", size=4), "size=4: images must be at least 8 pixels"),
-        (lambda tmp: task.load("digits", device="abacus"), "device='abacus': not usable here"),
-        (lambda tmp: task.load("digits", precision="half"), "precision='half': choose one of float32, bfloat16"),
+        (lambda tmp: tasks.load("imagenet"), "data='imagenet': unknown data set, choose one of digits"),
+        (lambda tmp: tasks.load("mnist", data_dir=tmp / "no"), "DATA_DIR='.*no': no such folder"),
+        (lambda tmp: tasks.load("mnist", data_dir=tmp), "data='mnist': not found under .*unset DATA_DIR to download"),
+        (lambda tmp: tasks.load("folder", data_dir=tmp), "must hold the folders train and test"),
+        (lambda tmp: tasks.load("digits", size=4), "size=4: images must be at least 8 pixels"),
+        (lambda tmp: tasks.load("digits", device="abacus"), "device='abacus': not usable here"),
+        (lambda tmp: tasks.load("digits", precision="half"), "precision='half': choose one of float32, bfloat16"),
         (lambda tmp: digits.batches(0, 2000), "batch=2000: must be between 1 and the 1437 images"),
         (lambda tmp: own(torch.zeros(3, 8, 8)), r"x: shape \(3, 8, 8\) with 3 classes"),
         (lambda tmp: own(torch.full((3, 1, 8, 8), torch.nan)), "x: holds values that are not finite"),
@@ -127,4 +162,4 @@ def test_bad_input_is_one_clear_line(call, message, tmp_path):
 
 def own(x):
     labels = torch.zeros(len(x), dtype=torch.int64)
-    return task.from_tensors(x, labels, torch.zeros(3, 1, 8, 8), labels[:3], name="mine")
+    return tasks.from_tensors(x, labels, torch.zeros(3, 1, 8, 8), labels[:3], name="mine")

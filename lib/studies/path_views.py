@@ -1,6 +1,6 @@
 """A closer look at paths: loss surface, directions, fewest segments, sharpness, cost (paper 1; layouts are ours).
 
-Pure functions of a config, for ``runs.map``; modes and paths come from :mod:`lib.experiments.connectivity`.
+Pure functions of a config, for ``runs.map``; modes and paths come from :mod:`lib.studies.m2m`.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import models, runs, seeds, sphere
-from lib.connectivity import Path, landscape, simplify, walk
+from lib.connectivity import Path, landscape, simplify
 from lib.connectivity.simplification import evenly_spaced
-from lib.experiments.connectivity import Connection, m2m
-from lib.experiments.modes import Mode, load_mode
+from lib.connectivity.walker import Connection as Search
 from lib.flat import flatten
+from lib.studies.m2m import Connection, m2m
+from lib.studies.modes import Mode, load_mode
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,18 @@ def segments(config, checkpoint):
         ends exactly in the end mode.
     """
     path, task = found_path(config.path)
-    points = path.evaluate(task, between=config.points, splits=("train",))
+    points = path.evaluate(task, interior_points=config.points, splits=("train",), images=config.path.eval_images)
     return {"points": points, "reached": path.reached(load_mode(config.path.end, task))}
 
 
 @dataclass(frozen=True)
 class Moves:
-    """One tick of M2M from a mode towards each of many: move by ``share``, correct, train ``rounds``, correct."""
+    """One tick of M2M from a mode towards each of many: move by ``fraction``, correct, train ``sgd_steps``, correct."""
 
     start: Mode
     ends: tuple[Mode, ...]
-    share: float = 0.1
-    rounds: int = 50
+    fraction: float = 0.1
+    sgd_steps: int = 50
     lr: float = 0.01
     seed: int = 0
 
@@ -96,14 +97,14 @@ def moves(config, checkpoint):
     task = config.start.data.load()
     start, differences, losses = load_mode(config.start, task), [], []
     for end in config.ends:
-        walker = walk.Connection(
+        walker = Search(
             start, load_mode(end, task), task, order="all", moving_spheres=False, seed=config.seed,
             batch=64, lr=config.lr, judge_images=len(task.train),
         )  # fmt: skip
         before = walker.vector.clone()
-        walker.move_share(walker.flat.names, config.share)
+        walker.move_fraction(walker.flat.names, config.fraction)
         walker.correct()
-        walker.train(config.rounds)
+        walker.train(config.sgd_steps)
         walker.correct()
         differences.append(walker.vector - before)
         losses.append(walker.loss_at(walker.vector))
@@ -129,7 +130,7 @@ class Simplification:
     path: Connection
     bounds: tuple[float, ...] = (0.05, 0.1, 0.2)
     pivots: tuple[int, ...] = (1, 3, 7, 11)
-    between: int = 10
+    interior_points: int = 10
 
 
 def simplification(config, checkpoint):
@@ -138,22 +139,22 @@ def simplification(config, checkpoint):
     Returns
     -------
     dict
-        ``table``: a row for each choice of anchors: ``choice``, ``bound``, ``segments``, ``certificate``;
-        bounds below the certificate of the whole path and more pivots than anchors are left out.
+        ``table``: a row for each choice of anchors: ``choice``, ``bound``, ``segments``, ``max_loss``;
+        bounds below the largest training loss of the whole path and more pivots than anchors are left out.
         ``kept``: tensor (T, D), the anchors under the smallest bound.
     """
     path, task = found_path(config.path)
-    whole = path.certificate(task, between=config.between)
-    rows = [{"choice": "all anchors", "bound": None, "segments": len(path) - 1, "certificate": whole}]
-    shortest = [(bound, simplify(path, task, bound, between=config.between))
+    whole = path.max_loss(task, interior_points=config.interior_points)
+    rows = [{"choice": "all anchors", "bound": None, "segments": len(path) - 1, "max_loss": whole}]
+    shortest = [(bound, simplify(path, task, bound, interior_points=config.interior_points))
                 for bound in sorted(config.bounds) if bound > whole]  # fmt: skip
     for bound, each in shortest:
-        certificate = each.certificate(task, between=config.between)
-        rows.append({"choice": "fewest", "bound": bound, "segments": len(each) - 1, "certificate": certificate})
+        max_loss = each.max_loss(task, interior_points=config.interior_points)
+        rows.append({"choice": "fewest", "bound": bound, "segments": len(each) - 1, "max_loss": max_loss})
     for count in config.pivots:
         if count <= len(path) - 2:
-            certificate = evenly_spaced(path, count).certificate(task, between=config.between)
-            rows.append({"choice": "evenly", "bound": None, "segments": count + 1, "certificate": certificate})
+            max_loss = evenly_spaced(path, count).max_loss(task, interior_points=config.interior_points)
+            rows.append({"choice": "evenly", "bound": None, "segments": count + 1, "max_loss": max_loss})
     kept = shortest[0][1].anchors if shortest else path.anchors
     return {"table": pd.DataFrame(rows), "kept": kept}
 
@@ -174,14 +175,14 @@ def sharpness(config, checkpoint):
     Returns
     -------
     dict
-        ``table``: ``anchor``, ``share`` of the anchors, ``sharpness`` (:func:`landscape.sharpness`).
+        ``table``: ``anchor``, ``fraction`` of the anchors, ``sharpness`` (:func:`landscape.sharpness`).
     """
     path, task = found_path(config.path)
     last = len(path) - 1
     rows = []
     for anchor in sorted({round(number * last / (config.points - 1)) for number in range(config.points)}):
         value = landscape.sharpness(path.model_at(anchor, task), task, radius=config.radius, draws=config.draws)
-        rows.append({"anchor": anchor, "share": anchor / max(1, last), "sharpness": value})
+        rows.append({"anchor": anchor, "fraction": anchor / max(1, last), "sharpness": value})
     return {"table": pd.DataFrame(rows)}
 
 

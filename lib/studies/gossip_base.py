@@ -1,13 +1,13 @@
 """The run from which the gossip notebooks start: plain gossip on a random regular graph."""
 
-from lib.experiments.gossip import Run, regular
 from lib.gossip.averaging import Average
 from lib.gossip.simulation import Settings
-from lib.task import LABELS
+from lib.studies.gossip import Run, regular
+from lib.tasks import label_of
 
 
 def base_run(
-    *, data, image_size, model, nodes, degree, ticks, seed, lr, batch, augment, record_every, eval_images
+    *, data, image_size, model, num_nodes, degree, ticks, seed, lr, batch, augment, record_every, eval_images
 ):  # fmt: skip
     """Config of plain gossip from the parameters of a notebook; other runs differ from it by ``dataclasses.replace``.
 
@@ -33,7 +33,7 @@ def base_run(
     Examples
     --------
     >>> base, source = base_run(
-    ...     data="digits", image_size=16, model="lenet5", nodes=16, degree=4, ticks=100, seed=1,
+    ...     data="digits", image_size=16, model="lenet5", num_nodes=16, degree=4, ticks=100, seed=1,
     ...     lr=0.01, batch=32, augment=False, record_every=10, eval_images=100,
     ... )
     >>> source
@@ -43,7 +43,7 @@ def base_run(
         lr=lr, batch=batch, augment=augment, record_every=record_every, eval_images=eval_images, model_size="paper"
     )
     base = Run(
-        data=data, image_size=image_size, model=model, network=regular(nodes, degree), averaging=Average(),
+        data=data, image_size=image_size, model=model, graph=regular(num_nodes, degree), averaging=Average(),
         ticks=ticks, seed=seed, settings=settings,
     )  # fmt: skip
-    return base, f"{LABELS.get(data, data)}, {model}"
+    return base, f"{label_of(data)}, {model}"

@@ -1,21 +1,20 @@
 """What the gossip notebooks ask for: simulations as pure functions of a config, for ``runs.map``.
 
-A config says everything about a run in plain values, so that it can be the key of the cache; the network is
+A config says everything about a run in plain values, so that it can be the key of the cache; the graph is
 described there and drawn inside the run.
 """
 
 import inspect
 from dataclasses import dataclass
 
-from lib import datasets, seeds
-from lib import task as tasks
+from lib import seeds, sources, tasks
 from lib.errors import InputError
-from lib.experiments.small_resnet import SmallResNet
 from lib.gossip import topology
 from lib.gossip.averaging import Average, Federated, Isolated, TransferLike, VarianceCorrected
 from lib.gossip.labels import IID
 from lib.gossip.messages import Compressed, Partitioned, Sampled
 from lib.gossip.simulation import Settings, simulate
+from lib.models.small_resnet import SmallResNet
 
 BASE, EVEN = Settings(), IID()
 SYSTEMS = {
@@ -33,7 +32,7 @@ SYSTEMS = {
 
 
 @dataclass(frozen=True)
-class Network:
+class GraphConfig:
     """A family of :mod:`lib.gossip.topology` and its arguments.
 
     Parameters
@@ -43,7 +42,7 @@ class Network:
     options : dict
         Its keyword arguments, without the seed.
     rewired_every : int
-        Ticks after which the network is drawn anew; 0 for never.
+        Ticks after which the graph is drawn anew; 0 for never.
     """
 
     kind: str
@@ -53,10 +52,10 @@ class Network:
     def __post_init__(self):
         make = getattr(topology, self.kind, None)
         if self.kind.startswith("_") or not inspect.isfunction(make) or inspect.getmodule(make) != topology:
-            raise InputError(f"topology='{self.kind}': no such family of networks")
+            raise InputError(f"topology='{self.kind}': no such family of graphs")
 
     def make(self, seed):
-        """The graph, or the sequence of graphs of a network that is rewired."""
+        """The graph, or the sequence of graphs of one that is rewired."""
         family = getattr(topology, self.kind)
         if "seed" not in inspect.signature(family).parameters:
             return topology.check(family(**self.options))
@@ -67,9 +66,9 @@ class Network:
         return topology.Rewired(draw, self.rewired_every) if self.rewired_every else topology.check(draw(0))
 
 
-def regular(nodes, degree, **more):
-    """Config of a random regular network."""
-    return Network("random_regular", {"nodes": nodes, "degree": degree}, **more)
+def regular(num_nodes, degree, **more):
+    """Config of a random regular graph."""
+    return GraphConfig("random_regular", {"num_nodes": num_nodes, "degree": degree}, **more)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Run:
 
     data: str
     model: str
-    network: Network
+    graph: GraphConfig
     averaging: object
     ticks: int
     seed: int
@@ -90,8 +89,8 @@ class Run:
     settings: Settings = BASE
 
     def fingerprint(self):
-        """Of the data: see :func:`lib.datasets.fingerprint`."""
-        return datasets.fingerprint(self.data)
+        """Of the data: see :func:`lib.sources.fingerprint`."""
+        return sources.fingerprint(self.data)
 
 
 def gossip_run(config, checkpoint):
@@ -105,7 +104,7 @@ def gossip_run(config, checkpoint):
         classes make up 90 % of a node's data, mean over nodes.
     """
     task = tasks.load(config.data, size=config.image_size or None)
-    graph = config.network.make(config.seed)
+    graph = config.graph.make(config.seed)
     result = simulate(
         task, _model(config.model, task), graph, averaging=config.averaging, ticks=config.ticks, seed=config.seed,
         labels=config.labels, checkpoint=checkpoint, **_fields(config.settings),

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 
-from lib.experiments.connectivity_figures import normalised
+from lib.figures.paths import normalised
 
 FLOOR = 1e-4  # of logarithmic loss axes
 COLOURS = {
@@ -15,12 +15,13 @@ COLOURS = {
 
 
 def long_table(trials, outcomes):
-    """What each trial measured, a row each: family, method, repeat, rounds, and the numbers of the outcome."""
+    """What each trial measured, a row each: family, method, repeat, SGD steps, and the numbers of the outcome."""
     rows, seen = [], {}
     for config, found in zip(trials, outcomes, strict=True):
-        case = (config.start.model, config.method, config.rounds)
+        case = (config.start.model, config.method, config.sgd_steps)
         seen[case] = seen.get(case, -1) + 1
-        row = {"family": config.start.model, "method": config.method, "repeat": seen[case], "rounds": config.rounds}
+        row = {"family": config.start.model, "method": config.method, "repeat": seen[case]}
+        row["sgd_steps"] = config.sgd_steps
         names = ("worst", "mean", "accuracy", "length", "samples", "arrived", "seconds")
         rows.append(row | {name: found[name] for name in names})
     return pd.DataFrame(rows)
@@ -50,7 +51,7 @@ def curves(trials, outcomes, *, columns=3):
     -------
     Figure
     DataFrame
-        What is drawn: ``family``, ``method``, ``repeat``, ``share``, ``train_loss``.
+        What is drawn: ``family``, ``method``, ``repeat``, ``fraction``, ``train_loss``.
     """
     families = list(dict.fromkeys(config.start.model for config in trials))
     rows = -(-(len(families) + 1) // columns)
@@ -59,13 +60,13 @@ def curves(trials, outcomes, *, columns=3):
     for config, found in zip(trials, outcomes, strict=True):
         family, method = config.start.model, config.method
         repeat = seen[family, method] = seen.get((family, method), -1) + 1
-        share, loss = normalised(found["points"]), found["points"]["train_loss"]
+        fraction, loss = normalised(found["points"]), found["points"]["train_loss"]
         ax = axes.flat[families.index(family)]
-        ax.plot(share, loss.clip(FLOOR), color=COLOURS[method], linewidth=0.7, label=None if repeat else method)
-        columns = {"family": family, "method": method, "repeat": repeat, "share": share, "train_loss": loss}
+        ax.plot(fraction, loss.clip(FLOOR), color=COLOURS[method], linewidth=0.7, label=None if repeat else method)
+        columns = {"family": family, "method": method, "repeat": repeat, "fraction": fraction, "train_loss": loss}
         tables.append(pd.DataFrame(columns))
     for ax, family in zip(axes.flat, families, strict=False):
-        ax.set(title=family, yscale="log", xlabel="share of the path")
+        ax.set(title=family, yscale="log", xlabel="fraction of the path")
     for ax in axes[:, 0]:
         ax.set_ylabel("training loss")
     for ax in axes.flat[len(families) :]:
@@ -93,13 +94,13 @@ def budgets(table):
     fig, axes = plt.subplots(1, len(families), figsize=(1.8 + 2.8 * len(families), 2.6), sharey=True, squeeze=False)
     for ax, family in zip(axes[0], families, strict=True):
         for method in methods:
-            part = table[(table.family == family) & (table.method == method)].groupby("rounds")
+            part = table[(table.family == family) & (table.method == method)].groupby("sgd_steps")
             spent, worst = part.samples.mean(), part.worst
             bounds = [worst.mean() - worst.min(), worst.max() - worst.mean()]
             ax.errorbar(spent, worst.mean(), bounds, color=COLOURS[method], label=method, marker="o", markersize=3,
                         linewidth=1, capsize=2)  # fmt: skip
         ax.set(title=family, xscale="log", yscale="log", xlabel="SGD samples spent")
-        allowed = table[table.family == family].groupby("rounds").samples.median()
+        allowed = table[table.family == family].groupby("sgd_steps").samples.median()
         ax.set_xticks(allowed, [f"{each:,.0f}" for each in allowed])
         ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes[0, 0].set_ylabel("largest training loss")
@@ -113,7 +114,7 @@ def layers(tables):
     Parameters
     ----------
     tables : dict of str to DataFrame
-        By title, the ``losses`` of :func:`lib.experiments.methods.layer_barriers`.
+        By title, the ``losses`` of :func:`lib.studies.methods.layer_barriers`.
     """
     kinds = ("layer-wise", "cumulative")
     height = 0.6 + 0.12 * max(table.layer.nunique() for table in tables.values())
@@ -122,12 +123,12 @@ def layers(tables):
     for column, (title, table) in enumerate(tables.items()):
         for ax, kind in zip(axes[:, column], kinds, strict=True):
             part = table[table.kind == kind]
-            grid = part.pivot_table(index="layer", columns="share", values="loss", sort=False)
+            grid = part.pivot_table(index="layer", columns="fraction", values="loss", sort=False)
             image = ax.imshow(grid, aspect="auto", norm=norm, cmap="viridis", extent=(0, 1, len(grid), 0))
             ax.set(yticks=np.arange(len(grid)) + 0.5, yticklabels=grid.index, title=f"{title}\n{kind}")
             ax.tick_params(axis="y", labelsize=5)
             ax.grid(visible=False)
-        ax.set_xlabel("share of the way")
+        ax.set_xlabel("fraction of the way")
     fig.colorbar(image, ax=axes, label="training loss", shrink=0.6)
     return fig
 
@@ -138,7 +139,7 @@ def planes(found):
     Parameters
     ----------
     found : dict of str to dict
-        By title, the outcome of :func:`lib.experiments.methods.plane`.
+        By title, the outcome of :func:`lib.studies.methods.plane`.
     """
     fig, axes = plt.subplots(1, len(found), figsize=(1.4 + 2.7 * len(found), 2.9), squeeze=False)
     lowest = min(float(each["surface"].train_loss.min()) for each in found.values())

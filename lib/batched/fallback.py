@@ -1,7 +1,7 @@
 """Run many nodes through one network: grouped where possible, else by ``torch.func.vmap``, else one by one.
 
 Each way is a callable ``(parameters, statistics, x, training) -> logits (n, B, classes)`` like
-:class:`lib.stacked.grouped.GroupedNetwork`. What is not the fastest way is said once, as a warning in the log.
+:class:`lib.batched.grouped.GroupedNetwork`. What is not the fastest way is said once, as a warning in the log.
 """
 
 import logging
@@ -9,7 +9,7 @@ import logging
 import torch
 from torch.func import functional_call
 
-from lib.stacked.grouped import GroupedNetwork, UnsupportedError
+from lib.batched.grouped import GroupedNetwork, UnsupportedError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class VmapNetwork:
         self.model = model
 
     def __call__(self, parameters, statistics, x, *, training):
-        """Logits (n, B, classes); see :class:`lib.stacked.grouped.GroupedNetwork`."""
+        """Logits (n, B, classes); see :class:`lib.batched.grouped.GroupedNetwork`."""
         self.model.train(training)
         one = lambda own, images: functional_call(self.model, own, (images,))  # noqa: E731
         where = None if x.ndim == 4 else 1
@@ -72,7 +72,7 @@ class SerialNetwork:
         self.model = model
 
     def __call__(self, parameters, statistics, x, *, training):
-        """Logits (n, B, classes); see :class:`lib.stacked.grouped.GroupedNetwork`."""
+        """Logits (n, B, classes); see :class:`lib.batched.grouped.GroupedNetwork`."""
         self.model.train(training)
         logits = []
         for i in range(len(next(iter(parameters.values())))):

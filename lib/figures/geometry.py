@@ -30,14 +30,14 @@ def loss(point):
     return (point.norm(dim=-1) - valley(torch.atan2(point[..., 1], point[..., 0]))) ** 2
 
 
-def tick(*, share=0.3, rounds=12, lr=0.15):
+def tick(*, fraction=0.3, sgd_steps=12, lr=0.15):
     """One tick of LLPF M2M: move, correct, train, correct.
 
     Parameters
     ----------
-    share : float
+    fraction : float
         Of the way to the destination that the move takes.
-    rounds : int
+    sgd_steps : int
     lr : float
         Of the gradient descent on the toy loss.
 
@@ -47,10 +47,10 @@ def tick(*, share=0.3, rounds=12, lr=0.15):
         ``point`` (P_i, M_1, M_2, M_3, P_{i+1}, D) with its place x, y in the plane.
     """
     start, end = (torch.tensor([math.cos(a), math.sin(a)]).double() for a in (START, END))
-    moved = start + share * (end - start)
+    moved = start + fraction * (end - start)
     corrected = _correct(moved)
     trained = corrected.clone().requires_grad_()
-    for _ in range(rounds):
+    for _ in range(sgd_steps):
         (gradient,) = torch.autograd.grad(loss(trained), trained)
         trained = (trained - lr * gradient).detach().requires_grad_()
     points = {

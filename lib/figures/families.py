@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from lib.experiments.connectivity_figures import along, profile, shades
+from lib.figures.paths import along, profile, shades
 
 GRID = np.linspace(0, 1, 101)
 COLUMNS = 5
@@ -19,10 +19,10 @@ def layer_graph(ax, graph, *, title):
     graph : networkx.DiGraph
         Nodes 0 (the input), 1, 2, ...; an edge from what a layer reads.
     """
-    share = np.linspace(0, 1, 25)
+    fraction = np.linspace(0, 1, 25)
     for before, after in graph.edges:
         skipped = after - before - 1
-        ax.plot(before + (after - before) * share, 4 * skipped**0.6 * share * (1 - share),
+        ax.plot(before + (after - before) * fraction, 4 * skipped**0.6 * fraction * (1 - fraction),
                 color="C0" if skipped else "0.4", linewidth=0.8)  # fmt: skip
     ax.scatter(list(graph.nodes), [0] * len(graph), s=12, color=["0.6", *["C1"] * (len(graph) - 1)], zorder=3)
     ax.set(yticks=[], title=title, ylim=(-0.6, max(0.6, ax.get_ylim()[1])))
@@ -37,7 +37,7 @@ def by_family(families, column, *, ylabel, log=False):
     Parameters
     ----------
     families : dict of str to dict
-        By family, the lines of :func:`lib.experiments.connectivity_figures.along`.
+        By family, the lines of :func:`lib.figures.paths.along`.
     """
     columns = min(COLUMNS, len(families))
     rows = -(-len(families) // columns)
@@ -53,7 +53,7 @@ def by_family(families, column, *, ylabel, log=False):
 
 
 def on_grid(repeats, column):
-    """A column of evaluated points over the share of the path: repeats on one grid.
+    """A column of evaluated points over the fraction of the path: repeats on one grid.
 
     Parameters
     ----------
@@ -63,18 +63,18 @@ def on_grid(repeats, column):
     Returns
     -------
     DataFrame
-        Columns ``share``, ``mean``, ``low``, ``high`` (over the repeats).
+        Columns ``fraction``, ``mean``, ``low``, ``high`` (over the repeats).
     """
     lines = np.stack([np.interp(GRID, line.index, line) for line in (profile(each, column) for each in repeats)])
-    columns = {"share": GRID, "mean": lines.mean(0), "low": lines.min(0), "high": lines.max(0)}
+    columns = {"fraction": GRID, "mean": lines.mean(0), "low": lines.min(0), "high": lines.max(0)}
     return pd.DataFrame(columns)
 
 
 def band(ax, table, *, label, color, ylabel, log=False):
     """Draw the mean over repeats and the band from the lowest to the highest."""
-    ax.plot(table["share"], table["mean"], color=color, label=label)
-    ax.fill_between(table["share"], table["low"], table["high"], color=color, alpha=0.25, linewidth=0)
-    ax.set(xlabel="share of the path", ylabel=ylabel, yscale="log" if log else "linear")
+    ax.plot(table["fraction"], table["mean"], color=color, label=label)
+    ax.fill_between(table["fraction"], table["low"], table["high"], color=color, alpha=0.25, linewidth=0)
+    ax.set(xlabel="fraction of the path", ylabel=ylabel, yscale="log" if log else "linear")
 
 
 def distance_left(path, names=slice(None)):
@@ -91,13 +91,13 @@ def mean_layer_distances(ax, repeats, *, title):
     Returns
     -------
     DataFrame
-        What is drawn: ``layer``, ``share`` of the path, ``distance`` relative to the start's.
+        What is drawn: ``layer``, ``fraction`` of the path, ``distance`` relative to the start's.
     """
     names = repeats[0]["weights"]
     tables = []
     for name, colour in zip(names, shades(len(names)), strict=True):
         line = on_grid([distance_left(path, [name]) for path in repeats], "distance")
-        ax.plot(line["share"], line["mean"], color=colour, linewidth=0.8)
-        tables.append(pd.DataFrame({"layer": name, "share": line["share"], "distance": line["mean"]}))
-    ax.set(title=title, xlabel="share of the path")
+        ax.plot(line["fraction"], line["mean"], color=colour, linewidth=0.8)
+        tables.append(pd.DataFrame({"layer": name, "fraction": line["fraction"], "distance": line["mean"]}))
+    ax.set(title=title, xlabel="fraction of the path")
     return pd.concat(tables, ignore_index=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from lib import models, training
 from lib.connectivity import M2M, Adaptive, Fixed, connect
-from lib.experiments.modes import Mode, load_mode
+from lib.errors import InputError
 from lib.layers import data_flow
+from lib.studies.modes import Mode, load_mode
 
 FAMILIES = tuple(name for name in models.FAMILIES if name != "lenet_caffe")  # paper 1; the LeNet of Caffe is paper 2's
 
@@ -32,11 +33,18 @@ LAPTOP = {
     # SGD, not AdamW as in the paper: a tiny CCT's modes by AdamW are so sharp that plain SGD leaves them again.
     "cct7": replace(_SMALL, epochs=60),
 }
-# Learning rate along the path: plain SGD, as in the paper, but larger, which takes fewer rounds; without batch norm
-# less is stable, and long-trained ResNets (fine-tuned path) need fewer rounds with less.
+# Medium members: no augmentation, as with it a small network's own loss is above the bound of its paths.
+_MEDIUM = training.Recipe(epochs=12, batch=64, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="onecycle")
+MEDIUM = {}
+_RECIPES = {"laptop": (LAPTOP, _SMALL), "medium": (MEDIUM, _MEDIUM), "paper": (PAPER, _CNN)}
+# Learning rate along the path: plain SGD, as in the paper, but larger, which takes fewer SGD steps; without batch norm
+# less is stable, and long-trained ResNets (fine-tuned path) need fewer SGD steps with less.
 RATES = {"lenet5": 0.05, "resnet18": 0.2, "cct7": 0.2}
 _RATE = 0.4
-_JUDGED = 2048  # images of the training split by which anchors are judged; the laptop's all
+# Larger first steps and less slack than the defaults: fewer SGD steps, as tried on the families' first pairs. Laptop
+# members are judged on all images; the medium ones, of which a judge's image costs a third of an SGD step's, on fewer.
+_QUICK = Adaptive(slack=0.85, step=0.1, largest_step=1.0, judge_images=2048, interior_points=3)
+_DRIVERS = {"laptop": _QUICK, "medium": replace(_QUICK, judge_images=1024, interior_points=1), "paper": _QUICK}
 
 
 def recipe(model, size, *, epochs=0):
@@ -46,7 +54,7 @@ def recipe(model, size, *, epochs=0):
     ----------
     model : str
         A family of ``lib.models``.
-    size : {"laptop", "paper"}
+    size : {"laptop", "medium", "paper"}
     epochs : int
         Instead of the recipe's own, unless 0.
 
@@ -54,90 +62,93 @@ def recipe(model, size, *, epochs=0):
     -------
     lib.training.Recipe
     """
-    chosen = PAPER.get(model, _CNN) if size == "paper" else LAPTOP.get(model, _SMALL)
+    if size not in _RECIPES:
+        raise InputError(f"size='{size}': choose one of {', '.join(_RECIPES)}")
+    own, common = _RECIPES[size]
+    chosen = own.get(model, common)
     return replace(chosen, epochs=epochs) if epochs else chosen
 
 
-def adaptive(model, *, threshold, lr, batch, most_rounds):
+def adaptive(model, size, *, max_loss, lr, batch, max_sgd_steps):
     """The adaptive search of the family notebooks, following the data flow.
 
     Parameters
     ----------
     model : str
         A family of ``lib.models``.
+    size : {"laptop", "medium", "paper"}
     lr : float
         Of the training along the path; 0 takes the family's own.
-    threshold, batch, most_rounds
+    max_loss, batch, max_sgd_steps
         As of :class:`lib.connectivity.M2M` and :class:`lib.connectivity.Adaptive`.
 
     Returns
     -------
     lib.connectivity.M2M
     """
-    # A larger first step and less slack than the defaults: fewer rounds, as tried on the families' first pairs.
-    driver = Adaptive(
-        threshold=threshold, slack=0.85, step=0.1, largest_step=1.0, most_rounds=most_rounds,
-        judge_images=_JUDGED, between=3,
-    )  # fmt: skip
+    driver = replace(_DRIVERS[size], max_loss=max_loss, max_sgd_steps=max_sgd_steps)
     return M2M(order="fdf", lr=lr or RATES.get(model, _RATE), batch=batch, driver=driver)
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """The paper's fixed schedule with more and more SGD rounds, until its path is as low as another one.
+    """The paper's fixed schedule with more and more SGD steps, until its path is as low as another one.
 
     Parameters
     ----------
     start, end : Mode
     bound : float
-        The certificate to be reached.
-    rounds : tuple of int
-        SGD rounds of each try, five a tick, rising.
+        The largest training loss to be reached.
+    sgd_steps : tuple of int
+        SGD steps of each try, five a tick, rising.
     lr : float
     batch : int
     anchors : int
         How many points of the path are stored, about.
-    between : int
+    interior_points : int
         Points evaluated inside every segment.
     seed : int
+    eval_images : int
+        As ``images`` of :meth:`lib.connectivity.Path.evaluate`.
     """
 
     start: Mode
     end: Mode
     bound: float
-    rounds: tuple[int, ...]
+    sgd_steps: tuple[int, ...]
     lr: float
     batch: int
     anchors: int = 40
-    between: int = 3
+    interior_points: int = 3
     seed: int = 0
+    eval_images: int = 0
 
 
 def fixed_schedule(config, checkpoint):
     """Try the budgets one after the other, and stop at the first that reaches the bound.
 
-    Layers start at equal intervals, along the data flow. The share of its way that a layer moves in a tick is
+    Layers start at equal intervals, along the data flow. The fraction of its way that a layer moves in a tick is
     such that it is within 2 % of its destination when the next layer starts (ours; the paper's steps are made
     for far more ticks).
 
     Returns
     -------
     dict
-        ``rounds`` and ``certificates`` (largest training loss over anchors and segments) of the tries that were
+        ``sgd_steps`` and ``max_losses`` (largest training loss over anchors and segments) of the tries that were
         made; ``reached``: whether the last of them is not above the bound.
     """
     task = config.start.data.load()
     start, end = load_mode(config.start, task), load_mode(config.end, task)
-    layers, spent, certificates = len(data_flow(start, task)), [], []
-    for rounds in config.rounds:
-        ticks = max(1, rounds // 5)
+    layers, spent, max_losses = len(data_flow(start, task)), [], []
+    for sgd_steps in config.sgd_steps:
+        ticks = max(1, sgd_steps // 5)
         search = M2M(lr=config.lr, batch=config.batch, moving_spheres=False, driver=_schedule(ticks, layers, config))
-        path = connect(start, end, task, search, seed=config.seed, checkpoint=checkpoint.child(str(rounds)))
+        path = connect(start, end, task, search, seed=config.seed, checkpoint=checkpoint.child(str(sgd_steps)))
         spent.append(5 * ticks)
-        certificates.append(path.certificate(task, between=config.between))
-        if certificates[-1] <= config.bound:
+        max_losses.append(path.max_loss(task, interior_points=config.interior_points, images=config.eval_images))
+        if max_losses[-1] <= config.bound:
             break
-    return {"rounds": spent, "certificates": certificates, "reached": certificates[-1] <= config.bound}
+    return {"sgd_steps": spent, "max_losses": max_losses, "reached": max_losses[-1] <= config.bound}
 
 
 def _schedule(ticks, layers, config):

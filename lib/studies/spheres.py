@@ -1,6 +1,6 @@
 """From sphere to sphere: paths between modes of different layer variance, and towards the origin (paper 1).
 
-Pure functions of a config, for ``runs.map``; modes come from :mod:`lib.experiments.modes`.
+Pure functions of a config, for ``runs.map``; modes come from :mod:`lib.studies.modes`.
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ import pandas as pd
 
 from lib import sphere
 from lib.connectivity import M2M, M2O, cross_spheres, to_origin
-from lib.experiments.connectivity import outcome
-from lib.experiments.modes import Mode, load_mode
+from lib.studies.m2m import outcome
+from lib.studies.modes import Mode, load_mode
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Crossing:
     m2m: M2M = field(default_factory=M2M)
     m2o: M2O = field(default_factory=M2O)
     seed: int = 0
-    between: int = 10
+    interior_points: int = 10
 
 
 def crossing(config, checkpoint):
@@ -32,14 +32,14 @@ def crossing(config, checkpoint):
     Returns
     -------
     dict
-        As of :func:`lib.experiments.connectivity.m2m`, and ``variances``: by anchor and weight tensor.
+        As of :func:`lib.studies.m2m.m2m`, and ``variances``: by anchor and weight tensor.
     """
     task = config.start.data.load()
     start, end = load_mode(config.start, task), load_mode(config.end, task)
     path = cross_spheres(
         start, end, task, route=config.route, m2m=config.m2m, m2o=config.m2o, seed=config.seed, checkpoint=checkpoint
     )
-    return outcome(path, end, task, between=config.between) | {"variances": variances(path)}
+    return outcome(path, end, task, interior_points=config.interior_points) | {"variances": variances(path)}
 
 
 @dataclass(frozen=True)

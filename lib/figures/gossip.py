@@ -1,6 +1,6 @@
 """Pictures and tables that several gossip notebooks share: learning curves, ticks to an accuracy.
 
-``outcomes`` is a dict from a line's name to one outcome of :func:`lib.experiments.gossip.gossip_run`, or to a
+``outcomes`` is a dict from a line's name to one outcome of :func:`lib.studies.gossip.gossip_run`, or to a
 list of them, runs with different seeds.
 """
 
@@ -10,9 +10,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lib import runs
-from lib.experiments.gossip import gossip_run
 from lib.gossip import measures
 from lib.report import claims
+from lib.studies.gossip import gossip_run
 
 # The same line looks the same in all figures; lines that coincide stay visible by their dashes.
 COLOURS = {

@@ -16,9 +16,9 @@ import torch
 from lib import runs, training
 from lib.connectivity import M2M, Path, alignment, connect, curves, neb
 from lib.connectivity.landscape import Plane
-from lib.experiments.modes import Mode, load_mode
 from lib.flat import flatten
 from lib.layers import data_flow
+from lib.studies.modes import Mode, load_mode
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Trial:
         Of the same data and model.
     method : str
         One of ``METHODS``.
-    rounds : int
+    sgd_steps : int
         Mini-batches that it may spend.
     curve : lib.connectivity.curves.Curve
-        For curves; rounds, kind and bends follow from the method.
+        For curves; SGD steps, kind and bends follow from the method.
     band : lib.connectivity.neb.AutoNEB
-        The rounds are its budget.
+        The SGD steps are its budget.
     search : M2M
-        For LLPF, with the adaptive driver. Where a path arrives before the rounds are spent, LLPF runs again with
+        For LLPF, with the adaptive driver. Where a path arrives before the SGD steps are spent, LLPF runs again with
         half the threshold, and the last path that arrived counts; where none arrives, what is left is straight.
     points : int
         Points at which the path is evaluated, about; at least the anchors and the middles between them.
@@ -48,7 +48,7 @@ class Trial:
     start: Mode
     end: Mode
     method: str
-    rounds: int
+    sgd_steps: int
     curve: curves.Curve = field(default_factory=curves.Curve)
     band: neb.AutoNEB = field(default_factory=neb.AutoNEB)
     search: M2M = field(default_factory=M2M)
@@ -70,10 +70,10 @@ def trial(config, checkpoint):
     task = config.start.data.load()
     a, b = load_mode(config.start, task), load_mode(config.end, task)
     began = time.perf_counter()
-    path, rounds, arrived = METHODS[config.method](a, b, task, config, checkpoint)
+    path, sgd_steps, arrived = METHODS[config.method](a, b, task, config, checkpoint)
     seconds = time.perf_counter() - began
-    between = max(1, round((config.points - 1) / (len(path) - 1)) - 1)
-    points = path.evaluate(task, between=between, splits=("train",))
+    interior_points = max(1, round((config.points - 1) / (len(path) - 1)) - 1)
+    points = path.evaluate(task, interior_points=interior_points, splits=("train",))
     worst = path.model_at(points["position"][points["train_loss"].argmax()], task)
     loss, arc = points["train_loss"].to_numpy(), points["arc"].to_numpy()
     return {
@@ -83,7 +83,7 @@ def trial(config, checkpoint):
         "mean": float(np.trapezoid(loss, arc) / arc[-1]),
         "accuracy": training.evaluate(worst, task.test).accuracy,
         "length": float(arc[-1]),
-        "samples": rounds * config.search.batch,
+        "samples": sgd_steps * config.search.batch,
         "arrived": arrived,
         "seconds": seconds,
     }
@@ -94,28 +94,28 @@ def _straight(a, b, task, config, checkpoint):
 
 
 def _curve(a, b, task, config, checkpoint, *, kind, bends):
-    settings = replace(config.curve, kind=kind, bends=bends, rounds=config.rounds, batch=config.search.batch)
+    settings = replace(config.curve, kind=kind, bends=bends, sgd_steps=config.sgd_steps, batch=config.search.batch)
     path = curves.connect(a, b, task, settings, seed=config.seed, checkpoint=checkpoint)
-    return path, config.rounds, True
+    return path, config.sgd_steps, True
 
 
 def _band(a, b, task, config, checkpoint):
-    settings = replace(config.band, batch=config.search.batch, budget=config.rounds)
+    settings = replace(config.band, batch=config.search.batch, budget=config.sgd_steps)
     path = neb.connect(a, b, task, settings, seed=config.seed, checkpoint=checkpoint)
-    return path, int(path.log["rounds"].iloc[-1]), True
+    return path, int(path.log["sgd_steps"].iloc[-1]), True
 
 
 def _low_loss(a, b, task, config, checkpoint):
-    """LLPF with lower and lower thresholds until the rounds are spent."""
+    """LLPF with lower and lower thresholds until the SGD steps are spent."""
     found, spent, driver = None, 0, config.search.driver
-    while spent < config.rounds:
-        search = replace(config.search, driver=replace(driver, most_rounds=config.rounds - spent))
-        part = checkpoint.child(f"threshold-{driver.threshold:g}")
+    while spent < config.sgd_steps:
+        search = replace(config.search, driver=replace(driver, max_sgd_steps=config.sgd_steps - spent))
+        part = checkpoint.child(f"threshold-{driver.max_loss:g}")
         path = connect(a, b, task, search, seed=config.seed, checkpoint=part)
         if not path.reached(b):
-            return found or _completed(path, b), config.rounds, found is not None
-        found, spent = path, spent + int(path.log["rounds"].iloc[-1])
-        driver = replace(driver, threshold=driver.threshold / 2)
+            return found or _completed(path, b), config.sgd_steps, found is not None
+        found, spent = path, spent + int(path.log["sgd_steps"].iloc[-1])
+        driver = replace(driver, max_loss=driver.max_loss / 2)
     return found, spent, True
 
 
@@ -166,7 +166,7 @@ def layer_barriers(config, checkpoint):
     Returns
     -------
     dict
-        ``losses``: a row a point: ``kind`` ("layer-wise", "cumulative"), ``layer``, ``share`` of the way,
+        ``losses``: a row a point: ``kind`` ("layer-wise", "cumulative"), ``layer``, ``fraction`` of the way,
         ``loss``, and ``barrier``: how far it lies above the line between the losses of the ends.
     """
     task = config.start.data.load()
@@ -177,10 +177,10 @@ def layer_barriers(config, checkpoint):
     tables = []
     for kind in ("layer-wise", "cumulative"):
         for label, path in zip(labels, curves.layerwise(a, b, layers, cumulative=kind == "cumulative"), strict=True):
-            loss = path.evaluate(task, between=config.points - 2, splits=("train",))["train_loss"].to_numpy()
-            share = np.linspace(0, 1, len(loss))
-            above = loss - (1 - share) * loss[0] - share * loss[-1]
-            columns = {"kind": kind, "layer": label, "share": share, "loss": loss, "barrier": above}
+            loss = path.evaluate(task, interior_points=config.points - 2, splits=("train",))["train_loss"].to_numpy()
+            fraction = np.linspace(0, 1, len(loss))
+            above = loss - (1 - fraction) * loss[0] - fraction * loss[-1]
+            columns = {"kind": kind, "layer": label, "fraction": fraction, "loss": loss, "barrier": above}
             tables.append(pd.DataFrame(columns))
     return {"losses": pd.concat(tables, ignore_index=True)}
 

@@ -17,12 +17,12 @@ def shades(count):
 
 
 def normalised(points):
-    """Arc length of each point as a share of the whole path's."""
+    """Arc length of each point as a fraction of the whole path's."""
     return points["arc"] / points["arc"].iloc[-1]
 
 
 def profile(points, column):
-    """A column of evaluated points as a Series over the share of the path; points that lack it are left out."""
+    """A column of evaluated points as a Series over the fraction of the path; points that lack it are left out."""
     return pd.Series(points[column].to_numpy(), index=normalised(points)).dropna()
 
 
@@ -40,7 +40,7 @@ def along(ax, lines, column, *, ylabel, log=False):
         for repeat, points in enumerate(repeats):
             line = profile(points, column)
             ax.plot(line.index, line, color=f"C{number}", label=label if repeat == 0 else None)
-    ax.set(xlabel="share of the path", ylabel=ylabel, yscale="log" if log else "linear")
+    ax.set(xlabel="fraction of the path", ylabel=ylabel, yscale="log" if log else "linear")
 
 
 def layer_distances(ax, path):
@@ -49,13 +49,13 @@ def layer_distances(ax, path):
     Parameters
     ----------
     path : dict
-        Outcome of :func:`lib.experiments.connectivity.m2m`.
+        Outcome of :func:`lib.studies.m2m.m2m`.
     """
     distances = path["distances"][path["weights"]]
     for name in distances.columns:
         ax.plot(np.linspace(0, 1, len(distances)), distances[name] / distances[name].iloc[0],
                 label=name.removesuffix(".weight"))  # fmt: skip
-    ax.set(xlabel="share of the anchors", ylabel="layer-wise distance to D\n(relative)")
+    ax.set(xlabel="fraction of the anchors", ylabel="layer-wise distance to D\n(relative)")
 
 
 def layer_variances(ax, variances):
@@ -63,7 +63,7 @@ def layer_variances(ax, variances):
     for name, colour in zip(variances.columns, shades(len(variances.columns)), strict=True):
         ax.semilogy(np.linspace(0, 1, len(variances)), variances[name] / variances[name].iloc[0], color=colour,
                     label=name.removesuffix(".weight"))  # fmt: skip
-    ax.set(xlabel="share of the anchors")
+    ax.set(xlabel="fraction of the anchors")
     plain_decades(ax.yaxis)
 
 
@@ -77,9 +77,9 @@ def plain_decades(axis, marks=(1, 2, 5)):
 def frame(lines):
     """One long table of the points of all lines: columns ``path``, ``repeat``, then those of the points."""
     tables = [
-        points.assign(path=label, repeat=repeat, share=normalised(points))
+        points.assign(path=label, repeat=repeat, fraction=normalised(points))
         for label, repeats in lines.items()
         for repeat, points in enumerate(repeats)
     ]
     table = pd.concat(tables, ignore_index=True)
-    return table[["path", "repeat", "share", *(c for c in table.columns if c not in ("path", "repeat", "share"))]]
+    return table[["path", "repeat", "fraction", *(c for c in table.columns if c not in ("path", "repeat", "fraction"))]]

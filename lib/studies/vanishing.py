@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch.func import functional_call
 
-from lib import datasets, models, seeds, training
-from lib import task as tasks
-from lib.experiments.gossip import Network
+from lib import models, seeds, sources, tasks, training
+from lib.batched.layout import Layout
 from lib.gossip import measures, topology
 from lib.gossip.averaging import average
-from lib.stacked.layout import Layout
+from lib.studies.gossip import GraphConfig
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,15 @@ class OneStep:
 
     data: str
     model: str
-    network: Network
+    graph: GraphConfig
     steps: int
     seed: int
     beta: float = 0.5
     image_size: int = 0
 
     def fingerprint(self):
-        """Of the data: see :func:`lib.datasets.fingerprint`."""
-        return datasets.fingerprint(self.data)
+        """Of the data: see :func:`lib.sources.fingerprint`."""
+        return sources.fingerprint(self.data)
 
 
 def averaging_steps(config, checkpoint):
@@ -72,7 +71,7 @@ def averaging_steps(config, checkpoint):
         ``layers``: names; ``plain``, ``corrected``: tensors (steps + 1, layers), means over nodes.
     """
     task = tasks.load(config.data, size=config.image_size or None, device="cpu")
-    graph = config.network.make(config.seed)
+    graph = config.graph.make(config.seed)
     made = [models.create(config.model, task, seed=seeds.derive(config.seed, i)) for i in range(len(graph))]
     layout = Layout.of(made[0])
     start = torch.stack([torch.nn.utils.parameters_to_vector(m.parameters()).detach() for m in made]).double()
@@ -104,8 +103,8 @@ class Removal:
     batch: int = 64
 
     def fingerprint(self):
-        """Of the data: see :func:`lib.datasets.fingerprint`."""
-        return datasets.fingerprint(self.data)
+        """Of the data: see :func:`lib.sources.fingerprint`."""
+        return sources.fingerprint(self.data)
 
 
 def weight_removal(config, checkpoint):

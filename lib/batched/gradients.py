@@ -10,8 +10,8 @@ def gradients(network, layout, rows, statistics, x, y):
     Parameters
     ----------
     network : callable
-        As of :func:`lib.stacked.fallback.network`.
-    layout : lib.stacked.layout.Layout
+        As of :func:`lib.batched.fallback.network`.
+    layout : lib.batched.layout.Layout
     rows : tensor (n, D)
         Weights.
     statistics : dict of str to tensor (n, C)

@@ -2,7 +2,7 @@
 
 import math
 
-from lib.experiments.gossip_figures import bound, mean_accuracy, ratio, speed_ups
+from lib.figures.gossip import bound, mean_accuracy, ratio, speed_ups
 from lib.gossip import measures
 
 MISSING = "not within the run"
@@ -36,7 +36,7 @@ def listing(values):
 
 
 def ticks(outcomes, level):
-    """Ticks to a level of accuracy of each line of ``outcomes`` (:mod:`lib.experiments.gossip_figures`), as words."""
+    """Ticks to a level of accuracy of each line of ``outcomes`` (:mod:`lib.figures.gossip`), as words."""
     return listing({name: measures.ticks_to(mean_accuracy(group), level) for name, group in outcomes.items()})
 
 
@@ -70,6 +70,6 @@ def span(values, digits=3):
 
 
 def by_value(groups, level):
-    """Speed-up by correction for each value of a sweep (:func:`lib.experiments.gossip_figures.speed_ups`), as words."""
+    """Speed-up by correction for each value of a sweep (:func:`lib.figures.gossip.speed_ups`), as words."""
     rows = speed_ups(groups, level=level).iterrows()
     return listing({f"{value:g}": number(row["speed-up"], 2, at_least=bool(row["bound"])) for value, row in rows})

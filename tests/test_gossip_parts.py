@@ -110,6 +110,8 @@ def test_parts_warn_or_raise():
     (lambda: study.GraphConfig("check", {}).make(0), "missing"),
     (lambda: study.GraphConfig("Rewired", {}), "topology='Rewired': no such family"),
     (lambda: gossip.Average(beta=1.1), r"beta=1.1: must be in \[0, 1\]"),
+    (lambda: gossip.Average(message=gossip.Sampled), r"message=<class .*Sampled'>: needs Whole\(\), Sampled\(\)"),
+    (lambda: gossip.Average(message="half"), r"message='half': needs Whole\(\), Sampled\(\)"),
     (lambda: gossip.VarianceCorrected(-0.1), r"beta=-0.1: must be in \[0, 1\]"),
     (lambda: gossip.VarianceCorrected(target="all"), "target='all': choose one of received, own, mixed"),
     (lambda: gossip.VarianceCorrected(order="never"), "order='never': choose one of after, before"),
@@ -150,19 +152,19 @@ def test_sampler_draws_what_the_distribution_says():
     sampler = Sampler(y, distribution)
     images = sampler.draw(torch.tensor([0, 1]), 4000, torch.Generator().manual_seed(0))
     assert set(images[0].tolist()) == {0, 5, 6}
-    shares = torch.bincount(y[images[1]], minlength=3) / 4000
-    torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 0.5]), atol=0.03, rtol=0)
+    fractions = torch.bincount(y[images[1]], minlength=3) / 4000
+    torch.testing.assert_close(fractions, torch.tensor([0.0, 0.5, 0.5]), atol=0.03, rtol=0)
 
 
 @settings(max_examples=20, deadline=None)
-@given(count=st.integers(2, 12), seed=st.integers(0, 10**6))
-def test_averaging_divides_variance_and_correction_gives_it_back(count, seed):
-    vectors = torch.randn(count, 20_000, generator=torch.Generator().manual_seed(seed))
-    everybody = torch.full((count, count), 1 / count)
-    plain = gossip.average(vectors, everybody).var(1, correction=0) * count
+@given(num_nodes=st.integers(2, 12), seed=st.integers(0, 10**6))
+def test_averaging_divides_variance_and_correction_gives_it_back(num_nodes, seed):
+    vectors = torch.randn(num_nodes, 20_000, generator=torch.Generator().manual_seed(seed))
+    everybody = torch.full((num_nodes, num_nodes), 1 / num_nodes)
+    plain = gossip.average(vectors, everybody).var(1, correction=0) * num_nodes
     corrected = gossip.average(vectors, everybody, "mixed").var(1, correction=0)
-    torch.testing.assert_close(plain, torch.ones(count), atol=0.15, rtol=0)
-    torch.testing.assert_close(corrected, vectors.var(1, correction=0).mean().expand(count), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(plain, torch.ones(num_nodes), atol=0.15, rtol=0)
+    torch.testing.assert_close(corrected, vectors.var(1, correction=0).mean().expand(num_nodes), atol=1e-4, rtol=1e-4)
 
 
 def test_one_step_of_eight_neighbours():

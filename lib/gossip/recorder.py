@@ -59,10 +59,10 @@ class Recorder:
     def tables(self):
         """History (tick, node, accuracy, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
         stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}
-        layers, count = self.nodes.layout.layers, stacked["scores"].shape[1]
+        layers, num_nodes = self.nodes.layout.layers, stacked["scores"].shape[1]
         ticks = np.array(self.ticks)
         loss, accuracy = stacked["scores"].reshape(-1, 2).T
-        history = {"tick": ticks.repeat(count), "node": np.tile(np.arange(count), len(ticks))}
+        history = {"tick": ticks.repeat(num_nodes), "node": np.tile(np.arange(num_nodes), len(ticks))}
         variance = {"tick": ticks.repeat(len(layers)), "layer": list(layers) * len(ticks)}
         variance |= {part: stacked[part].reshape(-1) for part in ("start", "trained", "averaged")}
         l1, l2 = stacked["distance"].T
@@ -78,7 +78,7 @@ class Recorder:
         return {"ticks": list(self.ticks), **stacked}
 
     def load(self, state):
-        """Take over the records of a state."""
+        """Restore the records of a state."""
         self.ticks = list(state["ticks"])
         device = self.split.x.device
         self.records = {part: list(state[part].to(device)) if part in state else [] for part in self.PARTS}

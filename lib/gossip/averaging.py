@@ -106,6 +106,7 @@ class TransferLike(Average):
     alone : int
         Ticks that the source trains before it sends; a node without a model adopts the first it receives.
     source : int
+        Its place in the order of the graph's nodes, 0 for the first.
     """
 
     alone: int = 300

@@ -12,12 +12,12 @@ from lib.gossip import topology
 from lib.gossip.averaging import Average, Federated, Isolated, TransferLike
 
 
-def exchange_of(averaging, graph, count, nodes, settings, seed):
-    """The exchange of a learning system."""
+def exchange_of(averaging, graph, names, nodes, settings, seed):
+    """The exchange of a learning system between nodes of these names."""
     kinds = ((Federated, FederatedExchange), (Isolated, IsolatedExchange), (Average, GossipExchange))
     for system, kind in kinds:
         if isinstance(averaging, system):
-            return kind(averaging, graph, count, nodes, settings, seed)
+            return kind(averaging, graph, names, nodes, settings, seed)
     raise InputError(f"averaging: not a learning system: {averaging!r}")
 
 
@@ -27,9 +27,9 @@ class IsolatedExchange:
     interval = (10, 10)
     local_steps = 1
 
-    def __init__(self, averaging, graph, count, nodes, settings, seed):
+    def __init__(self, averaging, graph, names, nodes, settings, seed):
         self.averaging, self.nodes, self.settings, self.seed = averaging, nodes, settings, seed
-        self.next = torch.zeros(count, dtype=torch.int64)
+        self.next = torch.zeros(len(names), dtype=torch.int64)
         self.low, self.high = settings.interval or self.interval
 
     def due(self, tick):
@@ -65,8 +65,8 @@ class IsolatedExchange:
 class FederatedExchange(IsolatedExchange):
     """Clients report to a server, which averages 5 ticks after each round of training."""
 
-    def __init__(self, averaging, graph, count, nodes, settings, seed):
-        super().__init__(averaging, graph, count, nodes, settings, seed)
+    def __init__(self, averaging, graph, names, nodes, settings, seed):
+        super().__init__(averaging, graph, names, nodes, settings, seed)
         self.local_steps = averaging.local_steps
         self.round = self.low
 
@@ -93,9 +93,9 @@ class GossipExchange(IsolatedExchange):
 
     interval = (8, 12)
 
-    def __init__(self, averaging, graph, count, nodes, settings, seed):
-        super().__init__(averaging, graph, count, nodes, settings, seed)
-        self.graph = graph
+    def __init__(self, averaging, graph, names, nodes, settings, seed):
+        super().__init__(averaging, graph, names, nodes, settings, seed)
+        self.graph, self.names, count = graph, names, len(names)
         self.count = torch.zeros(count, dtype=torch.int64)
         self.sent = torch.zeros(count, dtype=torch.int64)
         self.asleep = torch.zeros(count, dtype=torch.bool)
@@ -160,8 +160,8 @@ class GossipExchange(IsolatedExchange):
         rewired = isinstance(self.graph, topology.Rewired)
         period = tick // self.graph.every if rewired else 0
         if self.wired != period:
-            graph = topology.check(self.graph.at(tick) if rewired else self.graph)
-            self.links, self.wired = Links(graph, self.settings.mixing), period
+            graph = topology.check(self.graph.at(tick, self.names) if rewired else self.graph)
+            self.links, self.wired = Links(graph, self.settings.mixing, self.names), period
             self.least = (self.settings.min_received * self.links.indegree).ceil().long().clamp_(min=1)
 
     def state(self):
@@ -176,20 +176,22 @@ class Links:
     ----------
     graph : networkx.Graph or DiGraph
     mixing : {"uniform", "metropolis"}
+    nodes : sequence, optional
+        The order in which the nodes are numbered, as of :func:`lib.gossip.topology.mixing_matrix`.
     """
 
-    def __init__(self, graph, mixing):
-        matrix = topology.mixing_matrix(graph, mixing)
+    def __init__(self, graph, mixing, nodes=None):
+        matrix = topology.mixing_matrix(graph, mixing, nodes=nodes)
         receiver, sender = matrix.indices()
         other = receiver != sender
         order = torch.argsort(sender[other], stable=True)
         self.receiver = receiver[other][order]
-        # The mean is taken over what came, and over the own model where the matrix keeps a part of it (Metropolis).
         self.share = matrix.values()[other][order]
         n = len(graph)
-        self.kept = None
-        if mixing == "metropolis":
-            self.kept = torch.zeros(n, dtype=matrix.dtype).index_put_((receiver[~other],), matrix.values()[~other])
+        # The mean is taken over what came, and over the own model where the matrix keeps a part of it (Metropolis,
+        # self loops): no message, so it cannot be lost, and R does not count it.
+        kept = torch.zeros(n, dtype=matrix.dtype).index_put_((receiver[~other],), matrix.values()[~other])
+        self.kept = kept if (kept > 0).any() else None
         self.outdegree = torch.bincount(sender[other], minlength=n)
         self.indegree = torch.bincount(receiver[other], minlength=n)
         self.first = self.outdegree.cumsum(0) - self.outdegree

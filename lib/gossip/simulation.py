@@ -7,7 +7,6 @@ replaces its model and empties the mailbox. All learning systems share this one 
 
 from dataclasses import asdict, dataclass, fields
 
-import networkx as nx
 import pandas as pd
 import torch
 
@@ -116,6 +115,8 @@ class Simulation:
         tick, after training, after averaging.
     difference : DataFrame
         tick, l1, l2: mean over nodes of the distance from the mean model.
+    nodes : tuple
+        Their names in the graph, in the order of rows here.
     weights : tensor (N, D)
         At the end.
     layout : lib.batched.layout.Layout
@@ -127,14 +128,17 @@ class Simulation:
     history: pd.DataFrame
     variance: pd.DataFrame
     difference: pd.DataFrame
+    nodes: tuple
     weights: torch.Tensor
     layout: Layout
     labels: torch.Tensor
     settings: dict
 
     def state(self, node):
-        """Parameters of a node by name."""
-        return self.layout.state(self.weights[node])
+        """Parameters by name of a node, which is named as in the graph."""
+        if node not in self.nodes:
+            raise InputError(f"node={node!r}: no such node in the graph")
+        return self.layout.state(self.weights[self.nodes.index(node)])
 
     @property
     def accuracy(self):
@@ -154,7 +158,9 @@ def simulate(
     model : str or callable
         A family of ``lib.models.FAMILIES``, or ``model(seed)`` that returns an initialised module.
     graph : networkx.Graph, networkx.DiGraph or lib.gossip.topology.Rewired
-        Who sends to whom. Federated and isolated learning use its number of nodes only.
+        Who sends to whom, with which weight (:func:`lib.gossip.topology.mixing_matrix`); nodes of any names. In the
+        mean that a node takes, a self loop is its own model with the weight of one neighbour. A node that hears
+        nobody trains alone. Federated and isolated learning use the nodes only.
     averaging : Average, VarianceCorrected, TransferLike, Isolated or Federated
         The learning system.
     ticks : int
@@ -181,19 +187,17 @@ def simulate(
         When a node's weights are not finite any more; the message names tick, layer and node.
     """
     settings = _checked(settings, ticks, backend)
-    first = graph.at(0) if isinstance(graph, topology.Rewired) else graph
-    if not isinstance(first, nx.Graph):
-        raise InputError(f"graph: needs a networkx graph or topology.Rewired, got {type(first).__name__}")
-    count = len(first)
+    names = topology.nodes_of(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
+    count = len(names)
     distribution = labels.distribution(count, task.classes, seed=seeds.derive(seed, "labels"))
     nodes = BACKENDS[backend](
         _initial_models(task, model, count, seed, averaging, settings), count, task,
         mixes_momentum=settings.mix_momentum, mixes_statistics=settings.statistics == "averaged",
     )  # fmt: skip
-    exchange = exchange_of(averaging, graph, count, nodes, settings, seed)
+    exchange = exchange_of(averaging, graph, names, nodes, settings, seed)
     split = task.test.subset(settings.eval_images or len(task.test))
     calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
-    recorder = Recorder(nodes, split, calibration)
+    recorder = Recorder(nodes, split, calibration, names)
     start = _resume(checkpoint, nodes, exchange, recorder)
     sampler = Sampler(task.train.y, distribution)
     for tick in range(start, ticks):
@@ -211,7 +215,7 @@ def simulate(
         "evaluated_on": f"{len(split)} of {len(task.test)} test images"
         + ("" if len(split) == len(task.test) else ", classes balanced"),
     }  # fmt: skip
-    return Simulation(history, variance, difference, nodes.weights, nodes.layout, distribution, described)
+    return Simulation(history, variance, difference, names, nodes.weights, nodes.layout, distribution, described)
 
 
 def _checked(settings, ticks, backend):

@@ -231,7 +231,7 @@ class TransferLike(Average):
     alone : int
         Ticks that the source trains before it sends; a node without a model adopts the first it receives.
     source : int
-        The node that trains alone.
+        The node that trains alone: its place in the order of the graph's nodes, 0 for the first.
 
     Raises
     ------

@@ -19,7 +19,8 @@ class Schedule:
     Parameters
     ----------
     graph : networkx.Graph, networkx.DiGraph or lib.gossip.topology.Rewired
-    num_nodes : int
+    names : sequence
+        Of the nodes, in their order.
     interval : (int, int)
         Smallest and largest number of ticks from one training of a node to its next.
     settings : lib.gossip.Settings
@@ -35,10 +36,10 @@ class Schedule:
         Models that each node holds, and messages that it has sent.
     """
 
-    def __init__(self, graph, num_nodes, interval, settings, seed):
-        self.graph, self.interval, self.settings, self.seed = graph, interval, settings, seed
-        self.next, self.received, self.sent = torch.zeros(3, num_nodes, dtype=torch.int64)
-        self.trained = torch.zeros(num_nodes, dtype=torch.bool)
+    def __init__(self, graph, names, interval, settings, seed):
+        self.graph, self.names, self.interval, self.settings, self.seed = graph, names, interval, settings, seed
+        self.next, self.received, self.sent = torch.zeros(3, len(names), dtype=torch.int64)
+        self.trained = torch.zeros(len(names), dtype=torch.bool)
         self._links = None, None
 
     def online(self, tick):
@@ -72,8 +73,8 @@ class Schedule:
         rewired = isinstance(self.graph, topology.Rewired)
         period = tick // self.graph.every if rewired else 0
         if self._links[0] != period:
-            graph = topology.check(self.graph.at(tick) if rewired else self.graph)
-            self._links = period, Links(graph, self.settings.mixing)
+            graph = topology.check(self.graph.at(tick, self.names) if rewired else self.graph)
+            self._links = period, Links(graph, self.settings.mixing, self.names)
         return self._links[1]
 
     def messages(self, tick, senders):
@@ -114,17 +115,20 @@ class Links:
     ----------
     graph : networkx.Graph or DiGraph
     mixing : {"uniform", "metropolis"}
+    nodes : sequence, optional
+        The order in which the nodes are numbered, as of :func:`lib.gossip.topology.mixing_matrix`.
 
     Attributes
     ----------
     receiver, weight : tensor (E,)
         Of each link; those of sender i are ``first[i]`` to ``first[i] + outdegree[i] - 1``.
     kept : tensor (N,) or None
-        Weight of the own model in the mean of the received ones, where the mixing matrix has a diagonal.
+        Weight of the own model in the mean of the received ones, where the mixing matrix has a diagonal (Metropolis,
+        self loops): no message, so it cannot be lost, and R does not count it.
     """
 
-    def __init__(self, graph, mixing):
-        matrix = topology.mixing_matrix(graph, mixing)
+    def __init__(self, graph, mixing, nodes=None):
+        matrix = topology.mixing_matrix(graph, mixing, nodes=nodes)
         (receiver, sender), weight, num_nodes = matrix.indices(), matrix.values(), len(graph)
         own = receiver == sender
         order = torch.argsort(sender[~own], stable=True)

@@ -7,7 +7,6 @@ replaces its model and empties the mailbox. All learning systems (:mod:`lib.goss
 
 from dataclasses import asdict, dataclass
 
-import networkx as nx
 import pandas as pd
 import torch
 
@@ -137,6 +136,8 @@ class Simulation:
         tick, after training, after averaging.
     difference : DataFrame
         tick, l1, l2: mean over nodes of the distance from the mean model.
+    nodes : tuple
+        Their names in the graph, in the order of rows here.
     weights : tensor (N, D)
         At the end.
     layout : lib.batched.layout.Layout
@@ -159,14 +160,17 @@ class Simulation:
     history: pd.DataFrame
     variance: pd.DataFrame
     difference: pd.DataFrame
+    nodes: tuple
     weights: torch.Tensor
     layout: Layout
     labels: torch.Tensor
     settings: dict
 
     def state(self, node):
-        """Parameters of a node by name."""
-        return self.layout.state(self.weights[node])
+        """Parameters by name of a node, which is named as in the graph."""
+        if node not in self.nodes:
+            raise InputError(f"node={node!r}: no such node in the graph")
+        return self.layout.state(self.weights[self.nodes.index(node)])
 
     @property
     def accuracy(self):
@@ -191,7 +195,9 @@ def simulate(
     model : str or callable
         A family of ``lib.models.FAMILIES``, or ``model(seed)`` that returns an initialised module.
     graph : networkx.Graph, networkx.DiGraph or lib.gossip.topology.Rewired
-        Who sends to whom. Federated and isolated learning use its number of nodes only.
+        Who sends to whom, with which weight (:func:`lib.gossip.topology.mixing_matrix`); nodes of any names. In the
+        mean that a node takes, a self loop is its own model with the weight of one neighbour. A node that hears
+        nobody trains alone. Federated and isolated learning use the nodes only.
     averaging : Average, VarianceCorrected, TransferLike, Isolated, Federated or a system of your own
         The learning system, see :mod:`lib.gossip.algorithms`.
     ticks : int
@@ -237,16 +243,17 @@ def simulate(
     if settings is not None and single != Settings():
         raise InputError("settings: give one Settings object or single settings, not both")
     settings = settings or single
-    _check(graph, averaging, ticks, backend)
-    num_nodes = len(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
+    _check(averaging, ticks, backend)
+    names = topology.nodes_of(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
+    num_nodes = len(names)
     distribution = labels.distribution(num_nodes, task.classes, seed=seeds.derive(seed, "labels"))
-    schedule = Schedule(graph, num_nodes, settings.interval or averaging.interval, settings, seed)
+    schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)
     initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
     nodes = BACKENDS[backend](initial, num_nodes, task, settings.blended)
     split = task.test.subset(settings.eval_images or len(task.test))
     calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
-    recorder = Recorder(nodes, split, calibration)
+    recorder = Recorder(nodes, split, calibration, names)
     start = _resume(checkpoint, nodes=nodes, schedule=schedule, records=recorder)
     sampler = Sampler(task.train.y, distribution)
     for tick in range(start, ticks):
@@ -263,12 +270,10 @@ def simulate(
         "evaluated_on": f"{len(split)} of {len(task.test)} test images"
         + ("" if len(split) == len(task.test) else ", classes balanced"),
     }  # fmt: skip
-    return Simulation(*recorder.tables(), nodes.weights, nodes.layout, distribution, described)
+    return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, distribution, described)
 
 
-def _check(graph, averaging, ticks, backend):
-    if not isinstance(graph, nx.Graph | topology.Rewired):
-        raise InputError(f"graph: needs a networkx graph or topology.Rewired, got {type(graph).__name__}")
+def _check(averaging, ticks, backend):
     if not isinstance(averaging, LearningSystem):
         raise InputError(f"averaging={averaging!r}: needs a learning system such as gossip.Average()")
     if ticks < 1:

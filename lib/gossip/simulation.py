@@ -17,7 +17,7 @@ from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
 from lib.gossip import topology
 from lib.gossip.algorithms import Average, LearningSystem
-from lib.gossip.labels import IID, Sampler
+from lib.gossip.labels import IID
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
@@ -142,7 +142,9 @@ class Simulation:
     layout : lib.batched.layout.Layout
         Which weights are whose.
     labels : tensor (N, classes)
-        Label distribution of each node, as drawn.
+        Label distribution of each node, as drawn, or as its data have it.
+    partition : tuple of N tensors, or None
+        Indices of each node's inputs in the training split, where they are its own.
     settings : dict
 
     Examples
@@ -162,6 +164,7 @@ class Simulation:
     weights: torch.Tensor
     layout: Layout
     labels: torch.Tensor
+    partition: tuple | None
     settings: dict
 
     def state(self, node):
@@ -198,7 +201,8 @@ def simulate(
         Ticks 0 .. ticks-1.
     seed : int
         Of initial weights, label distributions, batches and training intervals.
-    labels : IID, Dirichlet, Shards or Halves
+    labels : IID, Dirichlet, Shards, Halves or Partition
+        Which training data each node sees.
     lr, momentum, batch, ..., model_size
         As in :class:`Settings`.
     settings : Settings, optional
@@ -237,9 +241,9 @@ def simulate(
     if settings is not None and single != Settings():
         raise InputError("settings: give one Settings object or single settings, not both")
     settings = settings or single
-    _check(graph, averaging, ticks, backend)
+    _check(graph, averaging, labels, ticks, backend)
     num_nodes = len(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
-    distribution = labels.distribution(num_nodes, task.classes, seed=seeds.derive(seed, "labels"))
+    sampler = labels.deal(task, num_nodes, seed=seeds.derive(seed, "labels"))
     schedule = Schedule(graph, num_nodes, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)
     initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
@@ -248,7 +252,6 @@ def simulate(
     calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration)
     start = _resume(checkpoint, nodes=nodes, schedule=schedule, records=recorder)
-    sampler = Sampler(task.train.y, distribution)
     for tick in range(start, ticks):
         recorder.begin(tick, tick % settings.record_every == 0 or tick == ticks - 1)
         _train(task, averaging, schedule, nodes, sampler, tick)
@@ -263,14 +266,16 @@ def simulate(
         "evaluated_on": f"{len(split)} of {len(task.test)} test images"
         + ("" if len(split) == len(task.test) else ", classes balanced"),
     }  # fmt: skip
-    return Simulation(*recorder.tables(), nodes.weights, nodes.layout, distribution, described)
+    return Simulation(*recorder.tables(), nodes.weights, nodes.layout, sampler.labels, sampler.partition, described)
 
 
-def _check(graph, averaging, ticks, backend):
+def _check(graph, averaging, labels, ticks, backend):
     if not isinstance(graph, nx.Graph | topology.Rewired):
         raise InputError(f"graph: needs a networkx graph or topology.Rewired, got {type(graph).__name__}")
     if not isinstance(averaging, LearningSystem):
         raise InputError(f"averaging={averaging!r}: needs a learning system such as gossip.Average()")
+    if isinstance(labels, type) or not hasattr(labels, "deal"):
+        raise InputError(f"labels={labels!r}: needs gossip.IID(), Dirichlet(), Shards(), Halves() or Partition(...)")
     if ticks < 1:
         raise InputError(f"ticks={ticks}: must be at least 1")
     if backend not in BACKENDS:

@@ -61,6 +61,8 @@ def _check(pairs, config, seeds):
     driver = config.driver
     if not isinstance(driver, Fixed) or driver.min_sgd_steps != driver.max_sgd_steps:
         raise InputError(f"driver={driver}: paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps")
+    if config.momentum:
+        raise InputError(f"momentum={config.momentum}: paths abreast take plain SGD steps, give 0")
     if config.moving_spheres:
         raise InputError("moving_spheres=True: paths abreast stay on the spheres of their starts, give False")
     if config.order == "random":
@@ -78,7 +80,7 @@ class _Points:
     def __init__(self, pairs, task, config, seeds):
         first = pairs[0][0]
         self.flat = Layout.of(first)  # names and slices, as FlatModel has them for one point
-        self.lr, self.seed, self.sgd_steps = config.lr, seeds[0], 0
+        self.lr, self.seed, self.sgd_steps, self.judged = config.lr, seeds[0], 0, 0
         self.vector = torch.stack([flatten(start) for start, _ in pairs])
         self.destination = torch.stack([flatten(end) for _, end in pairs])
         self.layers = layer_order(first, task, config.order, seeds[0])

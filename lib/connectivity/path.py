@@ -21,6 +21,7 @@ from lib.flat import FlatModel, check_same_shape, flatten
 from lib.training import Score, evaluate, reestimate_batch_norm
 
 NORM_IMAGES = 2048
+FINE_POINTS = 8  # of an evaluation from coarse to fine, on the whole training split
 ROWS = 8  # anchors that are looked at together: a large path lies on the disk
 
 
@@ -104,8 +105,11 @@ class Path:
         check_same_shape(self.model, target)
         return bool((self.anchors[-1] == flatten(target)).all())
 
-    def evaluate(self, task, *, interior_points=0, splits=("train", "test"), inside=None):
+    def evaluate(self, task, *, interior_points=0, splits=("train", "test"), inside=None, images=0):
         """Loss and accuracy on anchors and on segments.
+
+        With ``images`` it goes from coarse to fine: every point on that many images of a split, then the eight points
+        of the largest training loss on the whole training split.
 
         Parameters
         ----------
@@ -113,15 +117,17 @@ class Path:
         interior_points : int
             Points inside every segment, evenly spaced, beside its two ends.
         splits : tuple of {"train", "test"}
-            Which splits of the task to evaluate on, whole.
+            Which splits of the task to evaluate on.
         inside : tuple, optional
             Splits that are evaluated inside the segments too, default ``splits``; the other columns are NaN there.
+        images : int
+            Images of a split, of every class its part, that each point is evaluated on; 0 takes the whole.
 
         Returns
         -------
         DataFrame
             A row a point: ``position`` (anchor number plus fraction), ``arc`` (arc length from the start),
-            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy``.
+            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy``, ``<split>_images`` (on how many).
         """
         lengths, rows = self.lengths().tolist(), []
         for position in self._positions(interior_points):
@@ -129,24 +135,33 @@ class Path:
             arc = lengths[index] + (position - index) * (lengths[min(index + 1, len(self) - 1)] - lengths[index])
             row = {"position": position, "arc": arc, "anchor": float(position).is_integer()}
             looked_at = splits if row["anchor"] or inside is None else inside
-            rows.append(row | self.scores(position, task, looked_at))
-        return pd.DataFrame(rows)
+            rows.append(row | self.scores(position, task, looked_at, images=images))
+        points = pd.DataFrame(rows)
+        if 0 < images < len(task.train) and "train" in splits:
+            for row in points.train_loss.nlargest(FINE_POINTS).index:
+                for column, value in self.scores(points.position[row], task).items():
+                    points.loc[row, column] = value
+        return points
 
-    def max_loss(self, task, *, interior_points=10):
-        """The largest training loss over all anchors and ``interior_points`` points inside every segment."""
-        return float(self.evaluate(task, interior_points=interior_points, splits=("train",))["train_loss"].max())
+    def max_loss(self, task, *, interior_points=10, images=0):
+        """The largest training loss over all anchors and ``interior_points`` points inside every segment; see
+        :meth:`evaluate`."""
+        points = self.evaluate(task, interior_points=interior_points, splits=("train",), images=images)
+        return float(points.train_loss.max())
 
-    def scores(self, position, task, splits=("train",)):
-        """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``; see :meth:`evaluate`."""
-        flat, sample = self._flat, task.train.sample(NORM_IMAGES)
+    def scores(self, position, task, splits=("train",), *, images=0):
+        """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``, ``<split>_images``; see
+        :meth:`evaluate`."""
+        flat, sample = self._flat, task.train.sample(images or NORM_IMAGES)
         flat.vector.copy_(self.point(position))
-        logits = reestimate_batch_norm(flat.module, sample.x, batch=NORM_IMAGES)
-        scores = {}
+        logits, scores = reestimate_batch_norm(flat.module, sample.x, batch=len(sample)), {}
         for split in splits:
-            # Re-estimating has already evaluated a training split that is one batch.
-            known = split == "train" and logits is not None and sample is task.train
-            score = Score.of(logits, task.train.y) if known else evaluate(flat.module, getattr(task, split))
-            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
+            seen = getattr(task, split)
+            seen = seen.sample(images) if images else seen
+            # Re-estimating has already evaluated a training split, or a part of it, that is one batch.
+            known = split == "train" and logits is not None and len(sample) == len(seen)
+            score = Score.of(logits, sample.y) if known else evaluate(flat.module, seen)
+            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy, f"{split}_images": len(seen)}
         return scores
 
     def _positions(self, interior_points):

@@ -55,19 +55,28 @@ class Walker:
         The mode to start from; stays as it is.
     task : lib.tasks.Task
     batch : int
-    lr : float
-        Plain SGD: no momentum, no weight decay, as in the reference.
+    lr, momentum : float
+        SGD without weight decay, and by default without momentum, as in the reference.
     seed : int
-    judge_images : int
-        Images of the training split on which :meth:`loss_at` estimates a loss.
+    judge_images, first_images : int
+        Images of the training split on which :meth:`loss_at` estimates a loss, and those of a first look.
+
+    Attributes
+    ----------
+    sgd_steps, judged : int
+        SGD steps, and images on which losses were estimated, so far.
+    samples : list of lib.tasks.Split
+        Of the first look, where it takes fewer images, and of the estimate.
     """
 
-    def __init__(self, start, task, *, batch, lr, seed, judge_images):
+    def __init__(self, start, task, *, batch, lr, seed, judge_images, momentum=0.0, first_images=0):
         self.flat = FlatModel(start)
         self.flat.module.train()
-        self.lr, self.seed, self.sgd_steps = lr, seed, 0
+        self.lr, self.momentum, self.seed, self.sgd_steps, self.judged = lr, momentum, seed, 0, 0
+        self.velocity = torch.zeros_like(self.vector)
         self.batches = task.batches(seeds.derive(seed, "path"), batch)
-        self.judged_on = task.train.subset(judge_images, seed=seed)
+        first = [first_images] if 0 < first_images < min(judge_images, len(task.train)) else []
+        self.samples = [task.train.subset(size, seed=seed) for size in (*first, judge_images)]
         self.network = task.prepared(self.flat.module)
         self.norms = batch_norms(self.flat.module)
         self.weights = [n for n in self.flat.names if sphere.is_weight(self.flat.view(self.flat.vector, n))]
@@ -113,6 +122,7 @@ class Walker:
         float
             That mean.
         """
+        self.velocity.zero_()
         losses = collections.deque(self.train(min_sgd_steps), maxlen=min_sgd_steps)
         sgd_steps = min_sgd_steps
         while sgd_steps < max_sgd_steps and float(sum(losses)) / min_sgd_steps > stop_loss:
@@ -122,22 +132,27 @@ class Walker:
 
     @torch.no_grad()
     def descend(self):
-        """One step of plain SGD along the gradient."""
-        self.vector.add_(self.flat.gradient, alpha=-self.lr)
+        """One step of SGD along the gradient; its momentum starts afresh with every move."""
+        step = self.flat.gradient
+        if self.momentum:
+            step = self.velocity.mul_(self.momentum).add_(step)
+        self.vector.add_(step, alpha=-self.lr)
 
     @torch.no_grad()
-    def loss_at(self, point):
-        """Loss of a point (D,) in eval mode on the sample, batch norm by the sample's own statistics.
+    def loss_at(self, point, sample=None):
+        """Loss of a point (D,) in eval mode on a sample, batch norm by the sample's own statistics.
 
         That is batch norm re-estimated on the sample, in one pass: the sample is one batch. The walker stays
-        where it is.
+        where it is. The sample is the larger of ``samples`` unless one is given.
         """
+        sample = self.samples[-1] if sample is None else sample
+        self.judged += len(sample)
         module, here = self.flat.module, self.vector.clone()
         self.vector.copy_(point)
         module.eval()
         for norm in self.norms:
             norm.train()
-        loss = float(F.cross_entropy(module(self.judged_on.x), self.judged_on.y))
+        loss = float(F.cross_entropy(module(sample.x), sample.y))
         module.train()
         self.vector.copy_(here)
         return loss
@@ -209,6 +224,7 @@ class Connection(Walker):
 
     def move_fraction(self, names, fraction):
         """Move parameters by a fraction of what is left of their way; a fraction of 1 sets them exactly onto D."""
+        self.velocity.zero_()
         for name in names:
             part = self.flat.slices[name]
             if fraction >= 1:

@@ -117,7 +117,7 @@ def test_parts_warn_or_raise():
     (lambda: gossip.average(torch.ones(2, 3), torch.ones(2, 2)), "rows must be non-negative and sum to 1"),
     (lambda: gossip.average(torch.ones(2, 3), torch.eye(3)), r"mixing: shape \(3, 3\), needs \(2, 2\)"),
     (lambda: gossip.average(torch.ones(2, 3), torch.eye(2), "some"), "variance='some': choose None or one of"),
-    (lambda: Sampler(torch.zeros(3).long(), torch.ones(1, 2) / 2), "no image of class 1"),
+    (lambda: Sampler.by_label(torch.zeros(3).long(), torch.ones(1, 2) / 2), "no image of class 1"),
     (lambda: measures.remove_weights({}, 1.2, seed=0), r"keep=1.2: must be in \[0, 1\]"),
     (lambda: measures.scale_weights({}, 2), r"ratio=2: must be in \[0, 1\]"),
 ])  # fmt: skip
@@ -138,7 +138,7 @@ def test_label_distributions(labels):
 def test_sampler_draws_what_the_distribution_says():
     y = torch.tensor([0, 1, 2, 2, 1, 0, 0, 1])
     distribution = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]], dtype=torch.float64)
-    sampler = Sampler(y, distribution)
+    sampler = Sampler.by_label(y, distribution)
     images = sampler.draw(torch.tensor([0, 1]), 4000, torch.Generator().manual_seed(0))
     assert set(images[0].tolist()) == {0, 5, 6}
     fractions = torch.bincount(y[images[1]], minlength=3) / 4000

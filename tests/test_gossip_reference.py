@@ -31,7 +31,7 @@ class Draws:
 
     def __init__(self, digits, num_nodes, interval):
         distribution = IID().distribution(num_nodes, digits.classes, seed=seeds.derive(SEED, "labels"))
-        self.split, self.sampler = digits.train, Sampler(digits.train.y, distribution)
+        self.split, self.sampler = digits.train, Sampler.by_label(digits.train.y, distribution)
         self.next, self.interval = torch.zeros(num_nodes, dtype=torch.int64), interval
 
     def due(self, tick):

@@ -16,7 +16,7 @@ from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
 from lib.gossip import topology
 from lib.gossip.algorithms import Average, LearningSystem
-from lib.gossip.labels import IID, Sampler
+from lib.gossip.labels import IID
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
@@ -143,7 +143,9 @@ class Simulation:
     layout : lib.batched.layout.Layout
         Which weights are whose.
     labels : tensor (N, classes)
-        Label distribution of each node, as drawn.
+        Label distribution of each node, as drawn, or as its data have it.
+    partition : tuple of N tensors, or None
+        Indices of each node's inputs in the training split, where they are its own.
     settings : dict
 
     Examples
@@ -164,6 +166,7 @@ class Simulation:
     weights: torch.Tensor
     layout: Layout
     labels: torch.Tensor
+    partition: tuple | None
     settings: dict
 
     def state(self, node):
@@ -204,7 +207,8 @@ def simulate(
         Ticks 0 .. ticks-1.
     seed : int
         Of initial weights, label distributions, batches and training intervals.
-    labels : IID, Dirichlet, Shards or Halves
+    labels : IID, Dirichlet, Shards, Halves or Partition
+        Which training data each node sees.
     lr, momentum, batch, ..., model_size
         As in :class:`Settings`.
     settings : Settings, optional
@@ -243,10 +247,10 @@ def simulate(
     if settings is not None and single != Settings():
         raise InputError("settings: give one Settings object or single settings, not both")
     settings = settings or single
-    _check(averaging, ticks, backend)
+    _check(averaging, labels, ticks, backend)
     names = topology.nodes_of(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
     num_nodes = len(names)
-    distribution = labels.distribution(num_nodes, task.classes, seed=seeds.derive(seed, "labels"))
+    sampler = labels.deal(task, num_nodes, seed=seeds.derive(seed, "labels"))
     schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)
     initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
@@ -255,7 +259,6 @@ def simulate(
     calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration, names)
     start = _resume(checkpoint, nodes=nodes, schedule=schedule, records=recorder)
-    sampler = Sampler(task.train.y, distribution)
     for tick in range(start, ticks):
         recorder.begin(tick, tick % settings.record_every == 0 or tick == ticks - 1)
         _train(task, averaging, schedule, nodes, sampler, tick)
@@ -270,12 +273,14 @@ def simulate(
         "evaluated_on": f"{len(split)} of {len(task.test)} test images"
         + ("" if len(split) == len(task.test) else ", classes balanced"),
     }  # fmt: skip
-    return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, distribution, described)
+    return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, sampler.labels, sampler.partition, described)
 
 
-def _check(averaging, ticks, backend):
+def _check(averaging, labels, ticks, backend):
     if not isinstance(averaging, LearningSystem):
         raise InputError(f"averaging={averaging!r}: needs a learning system such as gossip.Average()")
+    if isinstance(labels, type) or not hasattr(labels, "deal"):
+        raise InputError(f"labels={labels!r}: needs gossip.IID(), Dirichlet(), Shards(), Halves() or Partition(...)")
     if ticks < 1:
         raise InputError(f"ticks={ticks}: must be at least 1")
     if backend not in BACKENDS:

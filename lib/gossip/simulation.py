@@ -273,7 +273,8 @@ def simulate(
         "evaluated_on": f"{len(split)} of {len(task.test)} test images"
         + ("" if len(split) == len(task.test) else ", classes balanced"),
     }  # fmt: skip
-    return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, sampler.labels, sampler.partition, described)
+    held = sampler.labels, sampler.partition
+    return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, *held, described)
 
 
 def _check(averaging, labels, ticks, backend):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import sphere, training
+from lib import batchnorm, sphere, training
 from lib.batched.layout import Layout
 
 
@@ -110,7 +110,7 @@ class LoopNodes:
         for model in self.models:
             kept = _statistics(model)
             if calibration is not None:
-                training.reestimate_batch_norm(model, calibration)
+                batchnorm.reestimate(model, calibration)
             scores.append(training.evaluate(model, split))
             _set_statistics(model, kept)
         return torch.tensor(scores, dtype=torch.float64)

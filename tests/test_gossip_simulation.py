@@ -1,7 +1,6 @@
 """The stacked simulation against the plain loop, for every learning system; resume; seeds; messages."""
 
 import dataclasses
-import logging
 import warnings
 
 import networkx as nx
@@ -82,7 +81,7 @@ class Normed(nn.Module):
 
 
 class NormedTwice(TinyResidual):
-    """Batch-norm statistics and a reshape: neither grouped nor vmap."""
+    """Batch-norm statistics and a reshape: no grouped counterpart either."""
 
     def forward(self, x):
         return super().forward(x.reshape(x.shape))
@@ -120,13 +119,6 @@ def test_stacked_equals_loop_with_settings(small, settings):
 def test_other_models_equal_loop(small, graph, model, statistics):
     options = dict(model=lambda seed: model(), ticks=15, statistics=statistics)
     assert largest_gap(double(small), graph, gossip.VarianceCorrected(), **options) < 1e-10
-
-
-@pytest.mark.parametrize(("model", "way"), [(Normed, "VmapNetwork"), (NormedTwice, "SerialNetwork")])
-def test_fallback_is_said(small, graph, model, way, caplog):
-    with caplog.at_level(logging.WARNING):
-        gossip.simulate(small, lambda seed: model(), graph, ticks=1, seed=0)
-    assert [way in message for message in caplog.messages] == [True]
 
 
 def test_directed_and_rewired_networks(small):

@@ -8,8 +8,7 @@ Algorithms 1 to 3 of paper 2 as a short text to read are in :mod:`lib.gossip.ref
 import torch
 from torch.nn import functional as F
 
-from lib import training
-from lib.batched.fallback import running_statistics
+from lib import batchnorm, training
 from lib.batched.layout import Layout
 
 
@@ -92,7 +91,7 @@ class LoopNodes:
         for node, model in enumerate(self.models):
             kept = self._row("statistics", node)
             if calibration is not None:
-                training.reestimate_batch_norm(model, calibration)
+                batchnorm.reestimate(model, calibration)
             scores.append(training.evaluate(model, split))
             self._set_row("statistics", node, kept)
         return torch.tensor(scores, dtype=torch.float64)
@@ -104,7 +103,7 @@ class LoopNodes:
     def _tensors(self, part, node):
         """The tensors of which a node's weights, momentum or running statistics consist."""
         if part == "statistics":
-            return list(running_statistics(self.models[node]).values())
+            return list(batchnorm.running_statistics(self.models[node]).values())
         parameters = list(self.models[node].parameters())
         if part == "weights":
             return [parameter.data for parameter in parameters]

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.batched.fallback import network, running_statistics
+from lib.batched.fallback import network
 from lib.batched.gradients import gradients
 from lib.batched.layout import Layout
+from lib.batchnorm import running_statistics
 from lib.errors import InputError
 from lib.gossip.mailbox import Mailbox, write_rows
 

@@ -1,7 +1,6 @@
 """Whether a model fits a task: it is looked at, and called once on a few inputs, before anything long runs."""
 
 import contextlib
-import copy
 import math
 import numbers
 import warnings
@@ -10,9 +9,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lib import scores, seeds
+from lib import batchnorm, flat, scopes, scores
 from lib.errors import InputError
-from lib.flat import check_same_shape
 
 TOLERANCE = 1e-3
 
@@ -63,11 +61,11 @@ def check_ends(a, b, task):
     """
     check_module(a, "a")
     check_module(b, "b")
-    check_same_shape(a, b)
+    flat.check_ends(a, b)
     task = check(a, task, "a")
     check(b, task, "b")
     try:
-        copied = copy.deepcopy(a)
+        copied = flat.copy_of(a)
         copied.load_state_dict(b.state_dict())
     except RuntimeError as error:
         raise InputError(f"modes: a cannot be copied and take the state of b ({_one_line(error)})") from None
@@ -80,18 +78,6 @@ def difference(wanted, found, x):
     """How far the outputs of two models are apart in eval mode: the largest difference, over the outputs' size."""
     wanted, found = (_outputs(model, x) for model in (wanted, found))
     return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1.0))
-
-
-@contextlib.contextmanager
-def evaluating(model):
-    """A model in eval mode inside a ``with``; every module has its own training flag again after it."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 def check_module(model, name):
@@ -147,9 +133,8 @@ def _call(model, split, rows, name):
     ) from stopped
 
 
-@torch.no_grad()
 def _outputs(model, x):
-    with seeds.scope(0, "trial"), evaluating(model):
+    with scopes.computation(), torch.no_grad(), scopes.evaluation(model):
         return model(x)
 
 
@@ -174,8 +159,7 @@ def _check_outputs(outputs, x, dtype, name):
 
 def _warn_of_mixing(model, outputs, others, name):
     """Warn where what a model makes of an input, here the last one, depends on the other inputs of the batch."""
-    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-    if all(norm.running_mean is not None for norm in norms):
+    if not batchnorm.depends_on_batch(model):
         apart = (_outputs(model, others)[-1] - outputs[-1]).abs().max()
         if apart > TOLERANCE * outputs[-1].abs().max().clamp_min(1.0):
             advice = "is the first dimension the batch (batch_first=True)?"
@@ -199,7 +183,7 @@ def _check_function(what, function, outputs, y):
     shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(y.shape)}"
     outputs = outputs.clone().requires_grad_(what == "loss")
     try:
-        with seeds.scope(0, "trial"), torch.enable_grad():
+        with scopes.computation():
             found = function(outputs, y)
     except Exception as error:
         if what == "metric" and isinstance(error, ValueError):
@@ -218,7 +202,7 @@ def _check_function(what, function, outputs, y):
 
 def _no_mean(function, outputs, y):
     """What is wrong with a sum over the batch; None where it is no sum."""
-    with contextlib.suppress(Exception), seeds.scope(0, "trial"):
+    with contextlib.suppress(Exception), scopes.computation():
         once, twice = (float(function(outputs[[0] * n], y[[0] * n])) for n in (1, 2))
         if once and abs(twice / once - 2) < TOLERANCE:
             return f"grows with the batch, {once:.3g} for an input, {twice:.3g} for the same input twice: needs a mean"
@@ -228,7 +212,7 @@ def _no_mean(function, outputs, y):
 def _broadcast(function, outputs, y):
     """What is wrong where (n, 1) and (n,) are broadcast to (n, n); None where they are not."""
     if outputs.shape != y.shape and outputs.numel() == y.numel():
-        with contextlib.suppress(Exception), seeds.scope(0, "trial"):
+        with contextlib.suppress(Exception), scopes.computation():
             found, right = (float(function(each, y)) for each in (outputs, outputs.view(y.shape)))
             if abs(found - right) > TOLERANCE * abs(right):
                 shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(y.shape)}"

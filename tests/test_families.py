@@ -46,9 +46,9 @@ def test_recipes_of_the_paper_members_are_the_published_ones(name, expected):
 
 
 def test_a_search_takes_the_rate_of_its_family_unless_one_is_given():
-    own = {name: families.adaptive(name, lr=0, **SEARCH).lr for name in families.FAMILIES}
+    own = {name: families.adaptive(name, "laptop", lr=0, **SEARCH).lr for name in families.FAMILIES}
     assert own["dla"] > own["resnet18"] == own["cct7"] > own["lenet5"] > 0
-    given = families.adaptive("lenet5", lr=0.3, **SEARCH)
+    given = families.adaptive("lenet5", "laptop", lr=0.3, **SEARCH)
     assert given.lr == 0.3 and given.driver.max_loss == SEARCH["max_loss"] and given.order == "fdf"
 
 
@@ -128,8 +128,8 @@ def test_the_table_of_families_is_complete():
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
-def test_readme_says_how_large_the_papers_member_is(name):
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_docs_say_how_large_the_papers_member_is(name):
+    text = (paths.ROOT / "docs" / "families.md").read_text(encoding="utf-8")
     cells = re.search(rf"^\| {name} \|(.*)\|$", text, re.MULTILINE).group(1).split("|")
     shape = (1, 28, 28) if name == "lenet5" else (3, 32, 32)
     here = models.from_entry({"name": name, "size": "paper", "image_shape": shape, "classes": 10})

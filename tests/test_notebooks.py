@@ -113,6 +113,6 @@ def test_papermill_shows_each_parameter_with_its_help(name):
 
 def test_every_profile_fits_every_notebook():
     profiles = sorted(file.stem for file in (paths.NOTEBOOKS / "profiles").glob("*.yaml"))
-    assert profiles == ["paper", "smoke"]
+    assert profiles == ["cifar", "paper", "smoke"]
     planned = {profile: len(plan.plan(profile, "*", {})) for profile in ("laptop", *profiles)}
     assert set(planned.values()) == {len(NOTEBOOKS)}

@@ -5,7 +5,7 @@ import torch
 from lib import scores
 
 
-def gradients(network, layout, rows, statistics, x, y, loss=scores.cross_entropy):
+def gradients(network, layout, rows, buffers, x, y, loss=scores.cross_entropy):
     """Each network's gradient of its own mean loss on its own inputs.
 
     Parameters
@@ -15,8 +15,8 @@ def gradients(network, layout, rows, statistics, x, y, loss=scores.cross_entropy
     layout : lib.batched.layout.Layout
     rows : tensor (n, D)
         Weights.
-    statistics : dict of str to tensor (n, C)
-        Running statistics of batch norm, updated in place.
+    buffers : dict of str to tensor (n, *shape)
+        The networks' own buffers, running statistics of batch norm above all; updated in place.
     x : tensor (B, n, ...)
     y : tensor (B, n, ...)
     loss : callable
@@ -25,10 +25,13 @@ def gradients(network, layout, rows, statistics, x, y, loss=scores.cross_entropy
     Returns
     -------
     gradient : tensor (n, D)
+        0 where a parameter is frozen, or the outputs do not depend on it.
     loss : tensor, 0-d
         Sum over networks.
     """
-    leaves = {name: view.detach().requires_grad_() for name, view in layout.views(rows).items()}
-    total = scores.sum_over_networks(loss, network(leaves, statistics, x, training=True), y)
-    found = torch.autograd.grad(total, list(leaves.values()))
-    return torch.cat([g.reshape(len(rows), -1) for g in found], 1), total.detach()
+    leaves = {n: view.detach().requires_grad_(n not in layout.frozen) for n, view in layout.views(rows).items()}
+    total = scores.sum_over_networks(loss, network(leaves, buffers, x, training=True), y)
+    free = [leaf for leaf in leaves.values() if leaf.requires_grad]
+    found = iter(torch.autograd.grad(total, free, allow_unused=True, materialize_grads=True) if free else ())
+    parts = [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves.values()]
+    return torch.cat([part.reshape(len(rows), -1) for part in parts], 1), total.detach()

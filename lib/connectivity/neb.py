@@ -20,6 +20,7 @@ from lib.connectivity.path import Path
 from lib.connectivity.settings import check_positive
 from lib.errors import InputError
 from lib.flat import flatten
+from lib.scopes import computation
 
 PUBLISHED = ((1e-3, 1000, 4), (1e-3, 2000, 2), (1e-4, 1000, 4), (1e-5, 1000, 4))
 
@@ -78,6 +79,7 @@ class AutoNEB:
         return max(1, round((self.budget - spent) * wanted[0] / sum(wanted) / pivots))
 
 
+@computation()
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     """Relax a band of pivots between two modes.
 

@@ -34,8 +34,9 @@ class Adaptive:
         step; with 1 a layer may go its whole way in one move.
     max_sgd_steps : int
         SGD steps after which the search ends, all moves together.
-    judge_images : int
-        Size of the training sample that judges an anchor.
+    judge_images, first_images : int
+        Size of the training sample that judges an anchor, and of the part of it that looks first: the large sample sees
+        only what passes on the small one.
     interior_points : int
         Points inside the segment to an anchor that are judged with it, evenly spaced.
     """
@@ -50,11 +51,12 @@ class Adaptive:
     largest_step: float = 0.5
     max_sgd_steps: int = 100_000
     judge_images: int = 512
+    first_images: int = 256
     interior_points: int = 1
 
     def __post_init__(self):
         check_positive(self, "max_loss", "step", "smallest_step", "largest_step")
-        check_positive(self, "chunk", "sgd_steps", "max_sgd_steps", "judge_images")
+        check_positive(self, "chunk", "sgd_steps", "max_sgd_steps", "judge_images", "first_images")
         if not self.growth >= 1:
             raise InputError(f"growth={self.growth}: must be 1 or larger")
         if self.sgd_steps < self.chunk:
@@ -122,8 +124,8 @@ class M2M:
     epsilon : float
         Of the variance correction; the reference code has 1e-4.
     batch : int
-    lr : float
-        Plain SGD.
+    lr, momentum : float
+        Of SGD; the paper's has no momentum. It starts afresh with every move.
     """
 
     driver: Adaptive | Fixed = field(default_factory=Adaptive)
@@ -133,10 +135,13 @@ class M2M:
     epsilon: float = 0.0
     batch: int = 64
     lr: float = 0.01
+    momentum: float = 0.0
 
     def __post_init__(self):
         check_one_of(self, order=ORDERS, correction=CORRECTIONS)
         check_positive(self, "batch", "lr")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum={self.momentum}: must be in [0, 1)")
         if not self.epsilon >= 0:
             raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
 

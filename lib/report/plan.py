@@ -78,10 +78,10 @@ def _content(values):
     """What the user's own data and edge file hold: other content under the same name is another notebook."""
     names = values.get("data")
     found = []
-    if "folder" in ([names] if isinstance(names, str) else names or []):
+    for name in {"folder", "cifar10"} & set([names] if isinstance(names, str) else names or []):
         from lib import sources  # two seconds that a run with nothing to do need not spend
 
-        found.append(sources.fingerprint("folder"))
+        found += filter(None, [sources.fingerprint(name)])
     edges = values.get("edge_file")
     if edges and (paths.ROOT / edges).is_file():
         found.append(hashlib.sha256((paths.ROOT / edges).read_bytes()).hexdigest())

@@ -68,7 +68,7 @@ def segments(config, checkpoint):
         ends exactly in the end mode.
     """
     path, task = found_path(config.path)
-    points = path.evaluate(task, interior_points=config.points, splits=("train",))
+    points = path.evaluate(task, interior_points=config.points, splits=("train",), images=config.path.eval_images)
     return {"points": points, "reached": path.reached(load_mode(config.path.end, task))}
 
 

@@ -177,8 +177,11 @@ def test_parts_that_never_agree_are_warned_of(small):
     ({"mixing": "hand"}, "mixing='hand': choose one of uniform, metropolis"),
     ({"ticks": 0}, "ticks=0: must be at least 1"),
     ({"backend": "gpu"}, "backend='gpu': choose one of stacked, loop"),
-    ({"rate": 1}, "rate: no such setting, choose from absence"),
-    ({"averaging": "mean"}, "averaging: not a learning system: 'mean'"),
+    ({"settings": gossip.Settings(), "lr": 1}, "settings: give one Settings object or single settings, not both"),
+    ({"averaging": "mean"}, r"averaging='mean': needs a learning system such as gossip\.Average\(\)"),
+    ({"averaging": gossip.Average}, r"averaging=<class .*Average'>: needs a learning system"),
+    ({"averaging": gossip.Federated(), "interval": (8, 12)}, r"interval=\(8, 12\): rounds of federated learning are"),
+    ({"averaging": gossip.Federated(), "message_loss": 0.1}, "message_loss=0.1: federated learning loses no messages"),
     ({"averaging": gossip.TransferLike(source=9)}, "source=9: the graph has 6 nodes"),
 ])  # fmt: skip
 def test_bad_settings(small, graph, settings, message):

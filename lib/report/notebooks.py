@@ -154,7 +154,7 @@ def _conclude(jobs, options, display):
     known = states(everything, results)
     with display.phase("building the report"):
         verdicts = claims.check(options.profile, folder=results, states=known)
-        built = site.build(options.profile, folder=results, states=known) if site.executed(results) else None
+        built = site.build(options.profile, folder=results, states=known) if known else None
     print()
     code = claims.show(verdicts)
     if built:

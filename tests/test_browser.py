@@ -1,0 +1,134 @@
+"""The report and JupyterLab in a browser: what a reader sees and does, in a headless Chromium."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+
+import browser
+import nbformat
+import pytest
+from papermill.parameterize import parameterize_notebook
+
+from lib import paths
+from lib.report import plan
+
+pytestmark = [
+    pytest.mark.xdist_group("report"),
+    pytest.mark.skipif(browser.find() is None, reason="no Chromium on this machine"),
+]
+EXPLORE = "explore/your-own-model-and-network"
+TOO_WIDE = """(() => {
+  const limit = document.scrollingElement.clientWidth;
+  return document.scrollingElement.scrollWidth > limit
+    ? [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > limit + 1)
+        .slice(0, 5).map((each) => `${each.tagName}.${each.className}`) : [];
+})()"""
+CLIPPED = """[...document.querySelectorAll("article pre")]
+  .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1).map((each) => each.textContent)"""
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser.launch() as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def pages(report):
+    return [page.relative_to(report).as_posix() for page in sorted(report.rglob("*.html"))
+            if page.relative_to(report).parts[0] not in ("_static", "notebooks")]  # fmt: skip
+
+
+def test_every_page_is_whole_on_a_phone_and_a_screen_light_and_dark(report, pages, tab):
+    assert len(pages) > 40
+    seen = {}
+    for number, page in enumerate(pages):
+        tab.show_as(width=390, dark=number % 2 == 0)
+        tab.open(f"file://{report}/{page}")
+        for width, dark in ((390, number % 2 == 0), (390, number % 2 == 1), (1280, False), (1280, True)):
+            tab.show_as(width=width, dark=dark)
+            seen[page, width, dark] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert tab.evaluate(TOO_WIDE) == [], f"{page} at {width} pixels"
+            assert tab.evaluate(CLIPPED) == [], f"{page} at {width} pixels"
+        assert tab.problems == [], page
+        assert [request for request in tab.requests if not request.startswith(("file:", "data:"))] == [], page
+    assert len({color for (_, _, dark), color in seen.items() if dark}) == 1
+    assert not {color for (_, _, dark), color in seen.items() if dark} & {
+        color for (_, _, dark), color in seen.items() if not dark
+    }
+
+
+def test_the_search_finds_a_variance_sphere_with_an_excerpt(report, tab):
+    tab.open(f"file://{report}/search.html?q=variance+sphere")
+    tab.wait_for("/found/i.test(document.querySelector('#search-results .search-summary')?.textContent)")
+    excerpts = tab.wait_for("[...document.querySelectorAll('#search-results p.context')].map((each) => each.textContent)")
+    assert any("sphere" in excerpt for excerpt in excerpts)
+    titles = tab.evaluate("[...document.querySelectorAll('#search-results li > a')].map((each) => each.textContent)")
+    assert any("Variance spheres" in title for title in titles)
+    assert tab.problems == []
+
+
+def test_the_filter_filters(report, tab):
+    tab.open(f"file://{report}/claims.html")
+    shown = "[...document.querySelectorAll('table.claims tbody tr:not([hidden])')].map((each) => each.textContent)"
+    type_in = "((name, value) => {{ const field = document.querySelector(`form.filter [name=${{name}}]`);" \
+        "field.value = value; field.dispatchEvent(new Event('input', {{ bubbles: true }})); }})({!r}, {!r})"  # fmt: skip
+    every = tab.evaluate(shown)
+    tab.evaluate(type_in.format("kind", "fails"))
+    failing = tab.evaluate(shown)
+    assert 0 < len(failing) < len(every)
+    assert all("not reproduced" in row for row in failing)
+    tab.evaluate(type_in.format("text", "plateau"))
+    fewer = tab.evaluate(shown)
+    assert 0 < len(fewer) < len(failing)
+    assert all("plateau" in row.lower() for row in fewer)
+    assert tab.evaluate("document.querySelector('form.filter output').value").startswith(f"{len(fewer)} of {len(every)}")
+
+
+def test_a_word_of_the_glossary_shows_its_definition(report, tab):
+    tab.show_as(width=390)
+    tab.open(f"file://{report}/concepts/gossip.html")
+    tab.evaluate("document.querySelector('a.term').focus()")
+    box = "document.querySelector('#definition')"
+    assert tab.evaluate(f"{box}.hidden") is False
+    assert tab.evaluate(f"{box}.textContent").startswith("Nodes of a graph train")
+    assert tab.evaluate(f"{box}.getBoundingClientRect().right") <= 390
+
+
+@contextlib.contextmanager
+def jupyterlab(folder, log):
+    """Address of a JupyterLab that serves a folder."""
+    environment = os.environ | {
+        "PYTHONPATH": str(paths.ROOT), "LIB_RESULTS": str(folder / "results"), "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "JUPYTER_CONFIG_DIR": str(folder / "config"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0", f"--notebook-dir={folder}",
+               "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"]  # fmt: skip
+    with open(log, "w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as server:
+        try:
+            end = time.monotonic() + 60
+            while not (found := list((folder / "runtime").glob("jpserver-*.json"))):
+                assert server.poll() is None and time.monotonic() < end, log.read_text()
+                time.sleep(0.2)
+            yield json.loads(found[0].read_text())["url"]
+        finally:
+            server.terminate()
+
+
+def test_jupyterlab_starts_and_an_explore_notebook_runs_all_cells(tmp_path, tab):
+    job, = plan.plan("smoke", EXPLORE, {})
+    notebook = parameterize_notebook(nbformat.read(job.source, as_version=4), job.values)
+    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    with jupyterlab(tmp_path, tmp_path / "log") as address:
+        tab.show_as(width=1280)
+        tab.open(f"{address}lab/tree/notebook.ipynb")
+        tab.wait_for("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", 60)
+        tab.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+        cells = "jupyterapp.shell.currentWidget.model.sharedModel.toJSON().cells.filter((each) => each.cell_type === 'code')"
+        tab.wait_for(f"{cells}.every((each) => each.execution_count)", 90)
+        outputs = tab.evaluate(f"{cells}.flatMap((each) => each.outputs)")
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

@@ -49,6 +49,7 @@ nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+myst_dmath_double_inline = True
 html_math_renderer = "mathml"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -76,6 +77,12 @@ def _mathml(code, *, as_block):
         return latex2mathml.tex2mathml(known, as_block=as_block)
     except MathError:  # a command that docutils does not know: show the source
         return f'<code class="formula">{escape(code)}</code>'
+
+
+def _name_files(app, page, source):
+    """Files of the repository that are no pages: their names in place of links, which would lead nowhere here."""
+    if "/" not in page:
+        source[0] = re.sub(r"\[[^\]]*\]\(\.\./([^)]*)\)", r"`\1`", source[0])
 
 
 def _link_terms(app, doctree, page):
@@ -125,8 +132,9 @@ def _write_texts(app, error):
 
 
 def setup(app):
-    """Register the renderer for formulas, the links to the glossary and the texts of the search."""
+    """Register the renderer for formulas, and what happens to a page on its way."""
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
+    app.connect("source-read", _name_files)
     app.connect("doctree-resolved", _link_terms)
     app.connect("html-page-context", _collect_text)
     app.connect("build-finished", _write_texts)

@@ -13,6 +13,7 @@ from lib import paths
 from lib.report import claims, times
 from lib.report.claims import Claim, Verdict
 
+DOCS = paths.ROOT / "docs"
 DATA = {"laptop": "digits", "cifar": "CIFAR-10", "paper": "MNIST"}  # what a profile's committed results are of
 FIRST = ("failed", "fails", "stale", "open", "holds")  # bad news first
 
@@ -85,6 +86,7 @@ def content(own: Profile, notebooks: dict[str, str]) -> dict:
             for name, source in notebooks.items()
         ],
         "groups": sorted({name.partition("/")[0] for name in notebooks}, key=lambda group: (group == "explore", group)),
+        "documents": sorted(file.stem for file in DOCS.glob("*.md")),
         "machines": {each.name: machine for each in every if (machine := times.machine(each.folder))},
     }  # fmt: skip
 
@@ -113,12 +115,11 @@ def headlines(every: list[Profile]) -> list[dict]:
 
 
 def _headline(row, every):
-    """A row of ``data/headlines.csv`` with the verdict of each profile that has a claim of its quantity."""
-    found = [
-        (each, next((v for v in each.verdicts.values() if v.claim.quantity == row["quantity"]), None))
-        for each in every
-    ]
-    known = [pair for pair in found if pair[1] and pair[1].kind != "open"]
+    """A row of ``data/headlines.csv`` with a verdict for each profile that has measured one of its quantities."""
+    known = []
+    for each in every:
+        verdicts = {v.claim.quantity: v for v in each.verdicts.values() if v.kind != "open"}
+        known += [(each, verdicts[name]) for name in row["quantity"].split() if name in verdicts][:1]
     kinds = sorted((verdict.kind for _, verdict in known), key=FIRST.index)
     return row | {"verdicts": known, "kinds": kinds or ["open"]}
 

@@ -29,7 +29,7 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
 RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOTEBOOKS" \
 	--device "$$DEVICE" --parameters "$$PARAMETERS" --jobs $(JOBS)
 
-.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean survive endure bench
+.PHONY: help env reproduce figures test lint check report readme lab cache clean-cache clean survive endure bench
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -70,8 +70,8 @@ check: $(READY)  ## which claims of the papers hold, from the results that are t
 report: $(READY)  ## results/PROFILE/report/index.html from the executed notebooks
 	@$(PYTHON) -m lib.report.site --profile "$$PROFILE" --device "$$DEVICE"
 
-coverage: $(READY)  ## renew the README's table of items from data/items.csv
-	@$(PYTHON) -m lib.report.coverage
+readme: $(READY)  ## renew the tables and the code of README.md and docs/items.md
+	@$(PYTHON) -m lib.report.readme
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PYTHON) -m jupyter lab notebooks

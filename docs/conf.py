@@ -79,12 +79,6 @@ def _mathml(code, *, as_block):
         return f'<code class="formula">{escape(code)}</code>'
 
 
-def _name_files(app, page, source):
-    """Files of the repository that are no pages: their names in place of links, which would lead nowhere here."""
-    if "/" not in page:
-        source[0] = re.sub(r"\[[^\]]*\]\(\.\./([^)]*)\)", r"`\1`", source[0])
-
-
 def _link_terms(app, doctree, page):
     """Link the first use of each word of the glossary on a page; the definition is the link's title."""
     if page in UNLINKED or page.startswith("api/"):
@@ -134,7 +128,6 @@ def _write_texts(app, error):
 def setup(app):
     """Register the renderer for formulas, and what happens to a page on its way."""
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
-    app.connect("source-read", _name_files)
     app.connect("doctree-resolved", _link_terms)
     app.connect("html-page-context", _collect_text)
     app.connect("build-finished", _write_texts)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lib import models, sphere, tasks, training
+from lib import batchnorm, models, sphere, tasks, training
 from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Adaptive, Fixed, Path, connect
 from lib.connectivity.walker import Connection, layer_order
@@ -183,7 +183,7 @@ def test_evaluation_covers_both_ends_and_every_segment(modes):
 def test_batch_norm_is_re_estimated_at_every_point():
     model = models.create("resnet18", digits, seed=0)
     spoilt = models.create("resnet18", digits, seed=0)
-    for norm in training.batch_norms(spoilt):
+    for norm in batchnorm.batch_norms(spoilt).values():
         norm.running_mean.fill_(100.0)
     scores = [Path.linear(m, m).evaluate(digits, splits=("train",)).train_loss[0] for m in (model, spoilt)]
     assert scores[0] == scores[1]
@@ -292,7 +292,7 @@ def test_losses_of_a_path_do_not_depend_on_the_order_of_the_training_images():
     np.testing.assert_allclose(*losses, atol=1e-3)
     norms = []
     for data in (shuffled, by_class):
-        training.reestimate_batch_norm(net, data.train.x, batch=1000)
+        batchnorm.reestimate(net, data.train.x, batch=1000)
         norms.append(net[2].running_var.clone())
     torch.testing.assert_close(*norms, rtol=0.01, atol=0.0)
 

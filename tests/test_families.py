@@ -128,8 +128,8 @@ def test_the_table_of_families_is_complete():
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
-def test_readme_says_how_large_the_papers_member_is(name):
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_docs_say_how_large_the_papers_member_is(name):
+    text = (paths.ROOT / "docs" / "families.md").read_text(encoding="utf-8")
     cells = re.search(rf"^\| {name} \|(.*)\|$", text, re.MULTILINE).group(1).split("|")
     shape = (1, 28, 28) if name == "lenet5" else (3, 32, 32)
     here = models.from_entry({"name": name, "size": "paper", "image_shape": shape, "classes": 10})

@@ -13,7 +13,7 @@ from nbformat import v4
 
 from lib import connectivity, gossip, paths
 from lib.errors import InputError
-from lib.report import claims, coverage, notebook_pages, pages, parameters, plan, site
+from lib.report import claims, notebook_pages, pages, parameters, plan, readme, site
 
 pytestmark = pytest.mark.xdist_group("report")  # one build serves all tests of the report
 
@@ -87,9 +87,8 @@ def test_the_first_page_tells_what_fails_and_each_claim_has_a_row(report):
     assert failing
     for claim in failing:
         assert _plain(claim.sentence) in _plain(re.sub(r"<[^>]*>", "", first)), claim.id
-    shown = {claim.id for claim in claims.load() if {*claim.profiles} & {profile.name for profile in pages.profiles(
-        pages.Profile.of("laptop", report.parent, {}))}}  # fmt: skip
-    assert table.count("<tr data-kind") == len(shown)
+    profiles = {"laptop", *(profile.name for profile in pages.committed())}
+    assert table.count("<tr data-kind") == sum(bool(profiles & {*claim.profiles}) for claim in claims.load())
     assert first.index("What does not reproduce") < first.index("All items")
 
 
@@ -208,6 +207,16 @@ def test_the_example_for_papermill_names_parameters_that_the_notebook_has():
     assert set(given) <= set(declared)
 
 
-def test_coverage_table_of_the_readme_is_up_to_date():
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert coverage.fill(text) == text, "run: make coverage"
+@pytest.mark.parametrize("file", [readme.README, readme.ITEMS], ids=lambda file: file.name)
+def test_tables_and_code_of_the_readme_are_up_to_date(file):
+    text = file.read_text(encoding="utf-8")
+    assert "make readme -->" in text
+    assert readme.fill(text) == text, "run: make readme"
+
+
+def test_the_readme_is_short_and_holds_both_methods_in_forty_lines():
+    text = readme.README.read_text(encoding="utf-8")
+    without_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert len(without_code.split()) < 1200
+    code = [line for line in readme.methods().splitlines()[1:-1] if line.strip()]
+    assert len(code) <= 44

@@ -18,15 +18,18 @@ from lib.checkpoint import NoCheckpoint
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, Adaptive
 from lib.connectivity.walker import Connection
+from lib.scopes import computation
 
 
+@computation()
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     """Find a low-loss path between two modes.
 
     Parameters
     ----------
     a, b : torch.nn.Module
-        Any two modules of one shape, on the task's device; they stay as they are.
+        Any two modules of one shape, on the task's device; they stay as they are. What a path does not move must be
+        the same in both: frozen parameters, and buffers other than the running statistics of batch norm.
     task : lib.tasks.Task
     config : M2M, optional
     seed : int
@@ -44,7 +47,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     Raises
     ------
     InputError
-        If the modes differ in shape or hold values that are not finite.
+        If the modes differ in shape or in what a path does not move, or hold values that are not finite.
     FloatingPointError
         If training diverges; the message names the tick and the layers that moved.
     """
@@ -57,12 +60,12 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     kind = _AdaptiveSearch if isinstance(config.driver, Adaptive) else FixedSearch
     search = kind(connection, config)
     if hopeless := search.modes_above_bound():
-        warnings.warn(f"the search may not arrive: {hopeless}", stacklevel=2)
+        warnings.warn(f"the search may not arrive: {hopeless}", stacklevel=3)
     elif tight := search.modes_above_bound(search.goal):
-        warnings.warn(f"the search may take many steps or not arrive: {tight}", stacklevel=2)
+        warnings.warn(f"the search may take many steps or not arrive: {tight}", stacklevel=3)
     anchors, log = search.run(checkpoint)
     if reason := search.why_not_arrived():
-        warnings.warn(f"no path to the destination: {reason}", stacklevel=2)
+        warnings.warn(f"no path to the destination: {reason}", stacklevel=3)
     return Path(a, anchors, pd.DataFrame(log))
 
 
@@ -166,7 +169,7 @@ class _AdaptiveSearch(_Search):
         target = 1.0 if fraction == 1 else self.progress + fraction * (1 - self.progress)
         first_step = self.walk.sgd_steps
         loss, healed = self._attempt(fraction, target)
-        if loss > self.driver.max_loss:
+        if loss > self.driver.max_loss and left:
             self.walk.vector.copy_(self.last)
             self.step = min(step, left) / 2
             return
@@ -249,7 +252,7 @@ class FixedSearch(_Search):
                 ticks = [tick for tick, pattern in self.driver.stages if re.search(pattern, name)]
                 starts[unit] = min(ticks, default=self.driver.ticks)
             else:
-                starts[unit] = layer_of[name] * self.driver.ticks // len(connection.layers)
+                starts[unit] = layer_of.get(name, 0) * self.driver.ticks // len(connection.layers)
         return starts
 
     def finished(self):

@@ -11,10 +11,10 @@ import random
 import torch
 from torch.nn import functional as F
 
-from lib import layers, seeds, sphere
+from lib import layers, scopes, seeds, sphere
+from lib.batchnorm import batch_norms, from_batch
 from lib.errors import InputError
-from lib.flat import FlatModel, check_same_shape, flatten
-from lib.training import batch_norms
+from lib.flat import FlatModel, check_ends, flatten
 
 ORDERS = ("fdf", "all", "reversed", "random")
 
@@ -71,16 +71,17 @@ class Walker:
 
     def __init__(self, start, task, *, batch, lr, seed, judge_images, momentum=0.0, first_images=0):
         self.flat = FlatModel(start)
-        self.flat.module.train()
+        self.norms = batch_norms(self.flat.module)
+        scopes.train(self.flat.module)
         self.lr, self.momentum, self.seed, self.sgd_steps, self.judged = lr, momentum, seed, 0, 0
         self.velocity = torch.zeros_like(self.vector)
         self.batches = task.batches(seeds.derive(seed, "path"), batch)
         first = [first_images] if 0 < first_images < min(judge_images, len(task.train)) else []
         self.samples = [task.train.subset(size, seed=seed) for size in (*first, judge_images)]
         self.network = task.prepared(self.flat.module)
-        self.norms = batch_norms(self.flat.module)
-        self.weights = [n for n in self.flat.names if sphere.is_weight(self.flat.view(self.flat.vector, n))]
-        self.spheres = {n: v.clone() for n, v in sphere.variance(self.flat.state(self.flat.vector)).items()}
+        free = {n: p for n, p in self.flat.state(self.vector).items() if n not in self.flat.frozen}
+        self.spheres = sphere.variance(free)
+        self.weights = list(self.spheres)
 
     @property
     def vector(self):
@@ -88,7 +89,7 @@ class Walker:
         return self.flat.vector
 
     def correct(self, *, epsilon=0.0):
-        """Project every weight tensor that is not frozen onto its sphere, in place."""
+        """Project every weight tensor that receives gradients onto its sphere, in place."""
         active = [name for name in self.weights if self.flat.module.get_parameter(name).requires_grad]
         self.project(active, epsilon=epsilon)
 
@@ -104,7 +105,7 @@ class Walker:
         losses = []
         for _ in range(sgd_steps):
             x, y = self.batches.get(self.sgd_steps)
-            with seeds.scope(self.seed, "round", self.sgd_steps):
+            with seeds.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
                 loss = F.cross_entropy(self.network(x), y)
             self.flat.gradient.zero_()
             if loss.requires_grad:  # where every layer has arrived nothing is left to train
@@ -149,26 +150,29 @@ class Walker:
         self.judged += len(sample)
         module, here = self.flat.module, self.vector.clone()
         self.vector.copy_(point)
-        module.eval()
-        for norm in self.norms:
-            norm.train()
-        loss = float(F.cross_entropy(module(sample.x), sample.y))
-        module.train()
+        with seeds.scope(self.seed, "judge"), from_batch(module, self.norms):
+            loss = float(F.cross_entropy(module(sample.x), sample.y))
         self.vector.copy_(here)
         return loss
 
 
 class Connection(Walker):
-    """A walker with a destination: the layers in their order and their spheres on the way."""
+    """A walker with a destination: the layers in their order and their spheres on the way.
+
+    Parameters that are equal at both ends have arrived: they stay there, and a layer of such parameters is no stage.
+    """
 
     def __init__(self, start, end, task, *, order, moving_spheres, seed, **training):
-        check_same_shape(start, end)
+        check_ends(start, end)
         super().__init__(start, task, seed=seed, **training)
         self.start = self.vector.clone()
         self.destination = flatten(end).to(self.vector.device)
         if not torch.isfinite(self.vector).all() or not torch.isfinite(self.destination).all():
             raise InputError("modes: a weight of the start or the end is not finite")
-        self.layers = layer_order(start, task, order, seed)
+        self.flat.frozen |= {n for n, p in self.flat.slices.items() if torch.equal(self.start[p], self.destination[p])}
+        self.flat.freeze(())
+        order = layer_order(start, task, order, seed)
+        self.layers = [layer for layer in order if not self.flat.frozen.issuperset(layer)] or order[-1:]
         self.starts = dict(self.spheres)
         self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.starts
         self.whole = {}  # distance of each stage's layers at the start of the path
@@ -180,7 +184,7 @@ class Connection(Walker):
         """
         if stage not in self.whole:
             self.whole[stage] = self._distance(self.start, stage)
-        if self.whole[stage] == 0:  # equal at both ends: one move puts them back, however training has moved them
+        if self.whole[stage] == 0:  # two equal modes
             return 0.0
         return float(self._distance(self.vector, stage) / self.whole[stage])
 

@@ -48,16 +48,16 @@ class Profile:
         return (self.folder / file).is_file()
 
 
-def profiles(own: Profile) -> list[Profile]:
-    """`own`, then the others of which there are results."""
-    others = []
+def committed() -> list[Profile]:
+    """The profiles of which there are results, all taken as committed."""
+    found = []
     for name in DATA:
         folder = paths.RESULTS / name
         names = [file.relative_to(folder / "quantities").with_suffix("").as_posix()
                  for file in (folder / "quantities").rglob("*.json")]  # fmt: skip
-        if name != own.name and names:
-            others.append(Profile.of(name, folder, dict.fromkeys(names, "as committed")))
-    return [own, *others]
+        if names:
+            found.append(Profile.of(name, folder, dict.fromkeys(names, "as committed")))
+    return found
 
 
 def content(own: Profile, notebooks: dict[str, str]) -> dict:
@@ -70,8 +70,7 @@ def content(own: Profile, notebooks: dict[str, str]) -> dict:
     notebooks : dict of str to str
         Source of each notebook's first cell, by name.
     """
-    every = profiles(own)
-    headlines = [_headline(row, every) for row in claims.read_rows(paths.DATA / "headlines.csv")]
+    every = [own, *(each for each in committed() if each.name != own.name)]
     all_claims = sorted(claims.load(), key=lambda claim: _rank(claim, every))
     return {
         "own": own,
@@ -79,7 +78,7 @@ def content(own: Profile, notebooks: dict[str, str]) -> dict:
         "items": _items(every),
         "claims": all_claims,
         "failures": [failure for claim in all_claims if (failure := _failure(claim, every))["verdicts"]],
-        "headlines": sorted(headlines, key=lambda row: FIRST.index(row["kinds"][0])),
+        "headlines": sorted(headlines(every), key=lambda row: FIRST.index(row["kinds"][0])),
         "notebooks": [
             {"name": name, "title": _title(source), "command": command(name, own.name),
              "state": own.states.get(name, "not run"),
@@ -87,7 +86,6 @@ def content(own: Profile, notebooks: dict[str, str]) -> dict:
             for name, source in notebooks.items()
         ],
         "groups": sorted({name.partition("/")[0] for name in notebooks}, key=lambda group: (group == "explore", group)),
-        "documents": sorted(file.stem for file in DOCS.glob("*.md")),
         "machines": {each.name: machine for each in every if (machine := times.machine(each.folder))},
     }  # fmt: skip
 
@@ -108,6 +106,11 @@ def _items(every):
 def _rank(claim: Claim, every: list[Profile]) -> int:
     kinds = [each.verdicts[claim.id].kind for each in every if claim.id in each.verdicts]
     return min((FIRST.index(kind) for kind in kinds), default=len(FIRST))
+
+
+def headlines(every: list[Profile]) -> list[dict]:
+    """Rows of ``data/headlines.csv``, each with the verdicts of the profiles."""
+    return [_headline(row, every) for row in claims.read_rows(paths.DATA / "headlines.csv")]
 
 
 def _headline(row, every):

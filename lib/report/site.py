@@ -9,6 +9,7 @@ shows has changed.
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def _lay_out(source, own):
     """Write the pages, and what they show, where Sphinx looks for them."""
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(paths.ROOT / "lib", source / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for page in source.glob("*.md"):
+        page.write_text(_inside(page.read_text(encoding="utf-8")), encoding="utf-8")
     sources = plan.find()
     ran = executed(own.folder)
     notebooks = {name: notebook_pages.read(path) for name, path in (sources | ran).items()}
@@ -97,6 +100,12 @@ def _lay_out(source, own):
             for part in ("head", "foot")
         )
         _write(source / f"{name}.ipynb", nbformat.writes(notebook_pages.page(notebook, head=head, foot=foot)))
+
+
+def _inside(text):
+    """A page of ``docs`` whose links lead to pages of the report; what lies elsewhere in the repository has no link."""
+    text = re.sub(r"\]\(\.\./notebooks/([^)]+\.ipynb)\)", r"](\1)", text)
+    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", text)
 
 
 def _listed(name, items):

@@ -1,6 +1,6 @@
 """The run from which the gossip notebooks start: plain gossip on a random regular graph."""
 
-from lib.gossip.averaging import Average
+from lib.gossip.algorithms import Average
 from lib.gossip.simulation import Settings
 from lib.studies.gossip import Run, regular
 from lib.tasks import label_of

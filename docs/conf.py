@@ -54,6 +54,7 @@ html_math_renderer = "mathml"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 default_role = "code"
+highlight_language = "none"  # commands of a shell
 # Notebooks start sections as they like; of an output in several forms, one that is known is enough.
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 

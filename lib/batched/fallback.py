@@ -14,7 +14,8 @@ from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
 
 from lib import seeds
-from lib.batched.grouped import GroupedNetwork, UnsupportedError, first_line
+from lib.batched.grouped import GroupedNetwork, UnsupportedError, first_line, set_mode
+from lib.batchnorm import batch_norms, from_batch
 from lib.flat import copy_of
 from lib.scopes import computation
 
@@ -29,7 +30,7 @@ class VmapNetwork:
 
     def __call__(self, parameters, buffers, x, *, training):
         """Outputs (n, B, ...); see :class:`lib.batched.grouped.GroupedNetwork`."""
-        self.model.train(training)
+        set_mode(self.model, training)
         own = x.ndim > self.ndim
         x = contiguous(x.transpose(0, 1) if own else x)  # operators under vmap know no other memory format
         one = lambda state, inputs: functional_call(self.model, state, (inputs,))  # noqa: E731
@@ -55,7 +56,7 @@ class SerialNetwork:
 
     def __call__(self, parameters, buffers, x, *, training):
         """Outputs (n, B, ...); see :class:`lib.batched.grouped.GroupedNetwork`."""
-        self.model.train(training)
+        set_mode(self.model, training)
         names, stacks = zip(*(parameters | buffers).items(), strict=True)
         outputs = []
         for i, own in enumerate(zip(*(stack.unbind() for stack in stacks), strict=True)):
@@ -118,6 +119,25 @@ def own_buffers(model):
     return {name: b for name, b in model.named_buffers() if b.is_floating_point() or name in counts}
 
 
+def reestimated(network, parameters, buffers, x):
+    """Copies of the networks' buffers, the running statistics of batch norm in them being those of inputs ``x``.
+
+    What :func:`lib.batchnorm.reestimate` is for a single model, of one batch.
+
+    Parameters
+    ----------
+    network : callable
+        As of :func:`network`.
+    parameters, buffers : dict of str to tensor (n, *shape)
+    x : tensor (B, ...)
+    """
+    buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+    if norms := batch_norms(network.model):
+        with torch.no_grad(), from_batch(network.model, norms, momentum=1.0):
+            network(parameters, buffers, x, training=None)
+    return buffers
+
+
 class _Comparison:
     """What two networks compute in training and in eval mode, of inputs of their own and of inputs that they share.
 
@@ -158,7 +178,10 @@ class _Comparison:
     @computation()
     def checked(self, way):
         """A way to run the networks; an error if it does not compute what the models do, one after the other."""
-        network, buffers = way(copy_of(self.model), self.inputs.ndim), {n: b.clone() for n, b in self.buffers.items()}
+        network, buffers = (
+            way(copy_of(self.model).eval(), self.inputs.ndim),
+            {n: b.clone() for n, b in self.buffers.items()},
+        )
 
         def run(training, parts):
             x = parts[0] if parts[0] is parts[1] else torch.stack(parts, 1)

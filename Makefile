@@ -29,12 +29,12 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),2)
 RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOTEBOOKS" \
 	--device "$$DEVICE" --parameters "$$PARAMETERS" --jobs $(JOBS)
 
-.PHONY: help env reproduce figures test lint check report coverage lab cache clean-cache clean survive endure bench
+.PHONY: help env reproduce figures test lint check report readme lab cache clean-cache clean survive endure bench
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
-	@echo 'Variables: PROFILE=smoke|laptop|paper  NOTEBOOKS="gossip/* ..."  PARAMETERS="name=value ..."'
+	@echo 'Variables: PROFILE=smoke|laptop|cifar|paper  NOTEBOOKS="gossip/* ..."  PARAMETERS="name=value ..."'
 	@echo '           CELL_TIMEOUT=seconds (none by default)'
 	@echo '           DATA_DIR=folder  DEVICE=auto|cpu|cuda  DASK_SCHEDULER_ADDRESS=tcp://...  PYTHON=interpreter'
 
@@ -70,8 +70,8 @@ check: $(READY)  ## which claims of the papers hold, from the results that are t
 report: $(READY)  ## results/PROFILE/report/index.html from the executed notebooks
 	@$(PYTHON) -m lib.report.site --profile "$$PROFILE" --device "$$DEVICE"
 
-coverage: $(READY)  ## renew the README's table of items from data/items.csv
-	@$(PYTHON) -m lib.report.coverage
+readme: $(READY)  ## renew the tables and the code of README.md and docs/items.md
+	@$(PYTHON) -m lib.report.readme
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PYTHON) -m jupyter lab notebooks

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from benchmarks.measure import bound, flops, in_fresh_process, product, ratio, seconds
 from lib import gossip, models, tasks
-from lib.gossip.exchange import Links
 from lib.gossip.mailbox import write_rows
 from lib.gossip.nodes import StackedNodes
+from lib.gossip.schedule import Links
 
 NODES, DEGREE, BATCH = 50, 8, 64
 SYSTEMS = {"plain": gossip.Average(), "corrected": gossip.VarianceCorrected()}
@@ -105,12 +105,11 @@ def averaging():
     nodes = StackedNodes((models.create("lenet5", data, seed=i) for i in range(NODES)), NODES, data)
     links = Links(nx.random_regular_graph(DEGREE, NODES, seed=0), "uniform")
     everybody = torch.arange(NODES)
-    position, receiver, share = links.of(everybody)
-    beta = torch.full((NODES, 1), 0.5)
+    messages = links.of(everybody)
 
     def average(system):
-        nodes.models.shares.fill_(1.0)  # as if everything had been received: taking empties the mailboxes
-        nodes.average(everybody, system, beta)
+        nodes.boxes["weights"].weight.fill_(1.0)  # as if all had been received: taking empties the mailboxes
+        nodes.average(everybody, system)
 
     rows = nodes.weights[: nodes.chunk].clone()
 
@@ -122,7 +121,7 @@ def averaging():
         "product": product(),
         "write rows, one by one (ours)": lambda: write(write_rows),
         "write rows, by index": lambda: write(operator.setitem),
-        "send 400 models": lambda: nodes.send(everybody, (position, receiver), share),
+        "send 400 models": lambda: nodes.send(everybody, messages),
         **{f"average, {name}": lambda system=system: average(system) for name, system in SYSTEMS.items()},
     }
     times = seconds(candidates, rounds=31)

@@ -8,6 +8,7 @@ import copy
 
 import torch
 
+from lib.batchnorm import batch_norms
 from lib.errors import InputError
 
 
@@ -21,12 +22,15 @@ class FlatModel:
     names : tuple of str
     slices : dict of str to slice
         Where each parameter lies in the vector, in the order of the model.
+    frozen : set of str
+        Parameters of the model that do not require gradients.
     """
 
     def __init__(self, model):
-        self.module = copy.deepcopy(model)
+        self.module = copy_of(model)
         parameters = dict(self.module.named_parameters())
         self.names = tuple(parameters)
+        self.frozen = {name for name, p in parameters.items() if not p.requires_grad}
         self.shapes = {name: p.shape for name, p in parameters.items()}
         self.slices, start = {}, 0
         for name, parameter in parameters.items():
@@ -47,10 +51,24 @@ class FlatModel:
         return {name: self.view(vector, name) for name in self.names}
 
     def freeze(self, names):
-        """Let only the parameters that are not named receive gradients."""
-        names = set(names)
+        """Let only parameters receive gradients that are neither named nor frozen in the model."""
+        names = self.frozen.union(names)
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in names)
+
+
+def copy_of(model):
+    """A deep copy of a model.
+
+    Weight norm, spectral norm and pruning of the old kind keep a result of their parameters as an attribute, which
+    torch does not copy; the next call of the model computes it anew.
+    """
+    computed = [v for m in model.modules() for v in vars(m).values() if torch.is_tensor(v) and not v.is_leaf]
+    copied = copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
+    for parameter, own in zip(model.parameters(), copied.parameters(), strict=True):
+        for hook in (parameter._backward_hooks or {}).values():  # torch copies hooks of modules, not of tensors
+            own.register_hook(hook)
+    return copied
 
 
 def flatten(model):
@@ -67,3 +85,43 @@ def check_same_shape(a, b):
                 f"modes of different shape: '{name}' is {shapes_a.get(name, 'missing')} in the first "
                 f"and {shapes_b.get(name, 'missing')} in the second"
             )
+
+
+def check_ends(a, b):
+    """Raise :class:`InputError` unless two modes can be the ends of a path.
+
+    A path moves parameters. What else a mode consists of must be the same at both ends: buffers, but for the running
+    statistics that batch norm gets anew (vectors of spectral norm, statistics of a frozen norm, random features), and
+    parameters with ``requires_grad=False``, which stay where they are.
+    """
+    check_same_shape(a, b)
+    if difference := _difference(a, b):
+        raise InputError(f"modes: {difference}")
+
+
+def same_constants(a, b):
+    """Whether two modes of one shape are the same in all that a path does not move."""
+    return _difference(a, b) is None
+
+
+def _difference(a, b):
+    """What keeps two modes from being the ends of a path, or None."""
+    (first, moves), (second, moves_too) = (_constants(model) for model in (a, b))
+    for name in [*first, *second]:
+        if name not in moves & moves_too and not _equal(first.get(name), second.get(name)):
+            if name in dict(a.named_parameters()):
+                return f"'{name}' is frozen and differs, call requires_grad_() on it in both to let it move"
+            return f"buffer '{name}' differs, and nothing computes it anew on a path: give both the same"
+    return None
+
+
+def _constants(model):
+    """Parameters and buffers of a model, and the names of those that a path moves or computes anew."""
+    parameters, buffers = (dict(named) for named in (model.named_parameters(), model.named_buffers()))
+    moved = {name for name, p in parameters.items() if p.requires_grad}
+    moved |= {f"{name}.{part}".lstrip(".") for name, norm in batch_norms(model).items() for part in norm._buffers}
+    return parameters | buffers, moved | {n for n in buffers if n.endswith("num_batches_tracked")}
+
+
+def _equal(first, second):
+    return first is not None and second is not None and torch.equal(first, second.to(first.device))

@@ -19,6 +19,8 @@ import torch
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from lib import scopes
+
 _aten = torch.ops.aten
 CONTRACTIONS = {
     _aten.convolution.default, _aten.mm.default, _aten.addmm.default, _aten.bmm.default,
@@ -62,6 +64,7 @@ def data_flow(model, task=None, *, example=None):
     return [names for layer, names in parameters if layer > 0]
 
 
+@scopes.computation()
 def graph(model, task=None, *, example=None):
     """The layers of a model and how the data flows between them, for drawing.
 
@@ -77,14 +80,11 @@ def graph(model, task=None, *, example=None):
         input. An edge says that a layer reads what another made, skip connections included.
     """
     example = task.test.x[:2] if example is None else example
-    was_training = model.training
-    model.eval()
-    try:
-        layer_of, edges = _trace(model, example)
-    except Exception:  # whatever stops the tracer (control flow on data, custom operators), hooks still work
-        layer_of, edges = _order_of_calls(model, example)
-    finally:
-        model.train(was_training)
+    with scopes.evaluation(model):
+        try:
+            layer_of, edges = _trace(model, example)
+        except Exception:  # whatever stops the tracer (control flow on data, custom operators), hooks still work
+            layer_of, edges = _order_of_calls(model, example)
     joined = nx.DiGraph()
     joined.add_node(0, parameters=())
     for layer, names in enumerate(_group(model, layer_of), 1):

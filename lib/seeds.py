@@ -50,7 +50,14 @@ def scope(seed, *names):
 
     For code that draws from the global generator only: parameter initialisation, dropout.
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, *names))
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():
+        generators += torch.cuda.default_generators
+    before = [each.get_state() for each in generators]
+    try:
+        for each in generators:  # torch.manual_seed does the same at twenty times the cost: scopes are for every step
+            each.manual_seed(derive(seed, *names))
         yield
+    finally:
+        for each, state in zip(generators, before, strict=True):
+            each.set_state(state)

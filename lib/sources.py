@@ -2,18 +2,32 @@
 
 import functools
 import hashlib
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 
-from lib import paths, seeds, torchvision_operators
+from lib import paths, seeds, storage, torchvision_operators
 from lib.errors import InputError
 
 torchvision_operators.define_missing()
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100", "folder")
 LABELS = {"digits": "digits (scikit-learn)", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+JPEG = "cifar10_jpg"  # folder of JPEG files that takes the place of CIFAR-10's archive where that is not there
+LABELS[JPEG] = "CIFAR-10 (JPEG)"
+
+
+def label_of(name):
+    """How figures and tables name a data set: one of ``NAMES``, as ``DATA_DIR`` has it.
+
+    Examples
+    --------
+    >>> label_of("digits")
+    'digits (scikit-learn)'
+    """
+    return LABELS.get(JPEG if name == "cifar10" and _jpeg_folder(paths.data_dir()) else name, name)
 
 
 def read(name, *, size=None, data_dir=None):
@@ -38,7 +52,7 @@ def read(name, *, size=None, data_dir=None):
     if name == "digits":
         return *_digits(), name
     parts = _from_disk(name, data_dir, size)
-    return parts if name == "folder" else (*parts, name)
+    return parts if len(parts) == 5 else (*parts, name)
 
 
 def check_available(name, data_dir=None):
@@ -54,12 +68,14 @@ def fingerprint(name, data_dir=None):
     Returns
     -------
     str
-        For "folder" a hash of the names and bytes of its images, wherever they lie; empty for the data sets that
-        are the same everywhere.
+        For "folder" a hash of the names and bytes of its images, wherever they lie; for CIFAR-10 as JPEG files one
+        of their names and sizes; empty for the data sets that are the same everywhere.
     """
+    folder = Path(data_dir) if data_dir is not None else paths.data_dir()
+    if name == "cifar10" and (jpeg := _jpeg_folder(folder)):
+        return _names_and_sizes(jpeg)
     if name != "folder":
         return ""
-    folder = Path(data_dir) if data_dir is not None else paths.data_dir()
     if folder is None or not folder.is_dir():
         return ""  # reading it gives the error
     # ImageFolder follows links, too.
@@ -100,6 +116,8 @@ def _from_disk(name, data_dir, size, *, check=False):
         raise InputError(f"DATA_DIR='{folder}': no such folder")
     if name == "folder":
         return _image_folder(folder, size, check)
+    if name == "cifar10" and (jpeg := _jpeg_folder(folder)):
+        return None if check else (*_jpeg_images(jpeg), JPEG)
     kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     root, download = (paths.DOWNLOADS, True) if folder is None else (folder, False)
     try:
@@ -108,10 +126,58 @@ def _from_disk(name, data_dir, size, *, check=False):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         hint = "set DATA_DIR to a folder that holds it" if download else "unset DATA_DIR to download it"
         raise InputError(f"data='{name}': not found under {root} ({reason}); {hint}") from None
-    images = [np.asarray(part.data) for part in parts]
-    images = [i[:, None] if i.ndim == 3 else i.transpose(0, 3, 1, 2) for i in images]
-    labels = [np.asarray(part.targets) for part in parts]
-    return images[0] / np.float32(255), labels[0], images[1] / np.float32(255), labels[1]
+    (x, y), (x_test, y_test) = ((_from_bytes(np.asarray(part.data)), np.asarray(part.targets)) for part in parts)
+    return x, y, x_test, y_test
+
+
+def _from_bytes(images):
+    """Images of one byte a value, (n, H, W) or (n, H, W, C), as (n, C, H, W) from 0 to 1."""
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return images / np.float32(255)
+
+
+def _jpeg_folder(folder):
+    """The folder of CIFAR-10 as JPEG files, if it is there and torchvision's archive is not; else None."""
+    root = paths.DOWNLOADS if folder is None else folder
+    return root / JPEG if (root / JPEG).is_dir() and not (root / "cifar-10-batches-py").is_dir() else None
+
+
+@functools.lru_cache(maxsize=16)
+def _names_and_sizes(folder):
+    files = sorted((file.relative_to(folder).as_posix(), file.stat().st_size) for file in folder.rglob("*.jpg"))
+    return hashlib.sha256(repr(files).encode()).hexdigest()
+
+
+def _jpeg_images(folder):
+    """Images and classes of CIFAR-10 as JPEG files, decoded once: ``data/downloads`` keeps their bytes.
+
+    Classes are numbered by the alphabet, which is CIFAR-10's own order, and the files of one lie in the order of
+    their names.
+    """
+    kept = paths.DOWNLOADS / f"{JPEG}-{_names_and_sizes(folder)[:16]}.npz"
+    if not kept.is_file():
+        parts = {}
+        for part in ("train", "test"):
+            parts[part], parts[f"{part} classes"] = _decoded(folder / part)
+        buffer = io.BytesIO()
+        np.savez(buffer, **parts)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        storage.write(kept, buffer.getvalue())
+    with np.load(kept) as parts:
+        x, x_test = (_from_bytes(parts[part]) for part in ("train", "test"))
+        return x, parts["train classes"], x_test, parts["test classes"]
+
+
+def _decoded(folder):
+    from PIL import Image
+
+    files = [sorted(each.glob("*.jpg")) for each in sorted(folder.glob("*/"))]
+    if len(files) != 10 or not all(files):
+        raise InputError(f"data='cifar10': {folder} must hold ten folders of JPEG files, one for each class")
+    images = [np.asarray(Image.open(file).convert("RGB")) for each in files for file in each]
+    if {image.shape for image in images} != {(32, 32, 3)}:
+        raise InputError(f"data='cifar10': {folder} holds images that are not 32 pixels high and wide")
+    return np.stack(images), np.repeat(np.arange(10), [len(each) for each in files])
 
 
 def _image_folder(folder, size, check):

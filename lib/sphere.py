@@ -20,6 +20,7 @@ def is_weight(tensor):
     return tensor.ndim >= 2
 
 
+@torch.no_grad()
 def variance(state):
     """Population variance of every weight tensor.
 

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from lib import seeds, sources
 from lib.augmentation import AUGMENTATIONS, Augmentation
 from lib.errors import InputError
-from lib.sources import LABELS
+from lib.sources import LABELS, label_of  # noqa: F401 (notebooks ask for it here)
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ class Task:
         """The callable by which training runs a network.
 
         With bfloat16, products and convolutions of the forward and backward pass run in that type
-        (``torch.autocast``), weights, gradients and what comes out stay float32. Compiled networks go through
-        ``torch.compile``, which on a GPU replays the kernels of a pass as one CUDA graph.
+        (``torch.autocast``), weights, gradients and what comes out stay float32. "auto" is bfloat16 where the device
+        computes in it and no convolution is depthwise (on a CPU these take twice as long in it). Compiled networks go
+        through ``torch.compile``, which on a GPU replays the kernels of a pass as one CUDA graph.
 
         Parameters
         ----------
@@ -137,9 +138,10 @@ class Task:
         callable
             Of the same arguments; the network itself where nothing was asked for.
         """
+        auto = self.precision == "auto" and _faster_in_bfloat16(network, self.device)
         if self.compiled:
             network = torch.compile(network, mode="reduce-overhead")
-        if self.precision == "float32":
+        if not auto and self.precision != "bfloat16":
             return network
 
         def in_bfloat16(*args, **kwargs):
@@ -160,7 +162,8 @@ def load(name, *, size=None, data_dir=None, device="auto", label=None, **trainin
     Parameters
     ----------
     name : {"digits", "mnist", "cifar10", "cifar100", "folder"}
-        "folder" reads ``data_dir/train/<class>/*`` and ``data_dir/test/<class>/*``.
+        "folder" reads ``data_dir/train/<class>/*`` and ``data_dir/test/<class>/*``. "cifar10" takes JPEG files,
+        ``data_dir/cifar10_jpg/train/<class>/*.jpg``, where torchvision's archive is not there, and is labelled so.
     size : int, optional
         Height and width that images are resized to (bilinear); default the data set's own, 28 for digits.
     data_dir : path, optional
@@ -222,6 +225,13 @@ def from_tensors(x, y, x_test, y_test, *, name, device="auto", augmentation=None
     test = Split(((x_test - mean) / deviation).to(**layout), y_test.long().to(device))
     classes = int(max(y.max(), y_test.max())) + 1
     return Task(name, train, test, classes, augmentation, **training)
+
+
+def _faster_in_bfloat16(network, device):
+    """Whether the device has instructions for bfloat16 and the network, which must be a module, suits them."""
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    modules = network.modules() if isinstance(network, torch.nn.Module) else [None]
+    return fast and not any(m is None or getattr(m, "groups", 1) == getattr(m, "in_channels", 0) > 1 for m in modules)
 
 
 def pick_device(device):

@@ -1,18 +1,17 @@
-"""Train a mode, evaluate it, re-estimate its batch norm.
+"""Train a mode and evaluate it.
 
 A *mode* is a well-trained network. Optimisers are torch's; the learning rate is a function of the step, so
 that a training that was interrupted continues with bit-identical results from its checkpoint.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from lib import seeds
+from lib import batchnorm, scopes, seeds
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
 
@@ -96,13 +95,15 @@ def _one_cycle(progress, rise=0.3, first=1 / 25, last=1 / 250_000):
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
+@scopes.computation()
 def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     """Train a model in place, until it is a mode.
 
     Parameters
     ----------
     model : torch.nn.Module
-        On the task's device.
+        On the task's device. Parameters with ``requires_grad=False`` stay where they are. It trains in training mode,
+        but for modules in eval mode inside a model in training mode, such as a batch norm that you froze.
     task : lib.tasks.Task
     recipe : Recipe
     seed : int
@@ -117,14 +118,18 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
 
     Raises
     ------
+    InputError
+        If no parameter requires gradients.
     FloatingPointError
         If a weight is not finite at the end of an epoch; the message names both.
     """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("model: no parameter requires gradients, so nothing can be trained; call requires_grad_()")
     batches = task.batches(seeds.derive(seed, "training"), recipe.batch)
     optimiser = _optimiser(model, recipe)
     step, network = _resume(model, optimiser, checkpoint), task.prepared(model)
     total = recipe.epochs * batches.per_epoch
-    model.train()
+    scopes.train(model)
     while step < total:
         x, y = batches.get(step)
         for group in optimiser.param_groups:
@@ -169,6 +174,7 @@ def _resume(model, optimiser, checkpoint):
     return state["step"]
 
 
+@scopes.computation()
 @torch.no_grad()
 def evaluate(model, split, *, batch=256):
     """Loss and accuracy of a model, in eval mode, over a whole split.
@@ -177,61 +183,14 @@ def evaluate(model, split, *, batch=256):
     -------
     Score
     """
-    was_training = model.training
-    model.eval()
+    if batchnorm.depends_on_batch(model):  # in the order of the split a batch may hold one class
+        order = torch.randperm(len(split), generator=seeds.generator(0, "evaluation")).to(split.y.device)
+        split = replace(split, x=split.x[order], y=split.y[order])
     loss = torch.zeros((), device=split.x.device, dtype=torch.float64)
     right = torch.zeros((), device=split.x.device, dtype=torch.int64)
-    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-        logits = model(x)
-        loss += F.cross_entropy(logits, y, reduction="sum")
-        right += (logits.argmax(1) == y).sum()
-    model.train(was_training)
+    with scopes.evaluation(model):
+        for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
+            logits = model(x)
+            loss += F.cross_entropy(logits, y, reduction="sum")
+            right += (logits.argmax(1) == y).sum()
     return Score(float(loss) / len(split), float(right) / len(split))
-
-
-def batch_norms(model):
-    """The batch-norm modules of a model that keep running statistics."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    return [m for m in model.modules() if isinstance(m, kinds) and m.track_running_stats]
-
-
-@torch.no_grad()
-def reestimate_batch_norm(model, x, *, batch=256):
-    """Set running statistics to those of images ``x``, after weights were averaged or interpolated.
-
-    Statistics of an average of networks are not the average of their statistics, so that a network whose
-    weights were moved without training is meaningless in eval mode before this. The statistics are the plain
-    average over batches, which are drawn at random: of images that lie sorted by class, a batch in their order
-    would hold one class, and its variance would be too small. Models without batch norm are left alone at no cost.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    x : tensor (n, C, H, W)
-    batch : int
-        Images of a forward pass.
-
-    Returns
-    -------
-    tensor (n, classes) or None
-        What the model makes of ``x`` where batch norm takes each batch's own statistics; of one batch these are
-        the logits in eval mode, but for the running variances' factor n / (n - 1). None without batch norm.
-    """
-    norms = batch_norms(model)
-    if not norms:
-        return None
-    was_training, momenta = model.training, [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    if len(x) <= batch:
-        logits = model(x)
-    else:
-        order = torch.randperm(len(x), generator=seeds.generator(0, "batch norm")).to(x.device)
-        logits = torch.cat([model(x[part]) for part in order.split(batch)])[order.argsort()]
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.train(was_training)
-    return logits

@@ -1,6 +1,7 @@
 """Shared by all tests: one thread, an own cache of runs, and nothing of the user's environment."""
 
 import os
+import shutil
 import tempfile
 from functools import partial
 
@@ -23,6 +24,7 @@ import torch
 from hypothesis import settings
 from nbformat import v4
 
+from lib import paths
 from lib.checkpoint import Checkpoint
 
 # No timed assertions, and the same examples on every machine.
@@ -66,3 +68,29 @@ def write_notebook():
         nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
 
     return write
+
+
+EXECUTED = "gossip/10-settings-and-algorithms"
+
+
+@pytest.fixture(scope="session")
+def executed_notebook():
+    """Name of the one notebook that `report` shows as executed."""
+    return EXECUTED
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """Folder of a report that is built from the committed laptop results, and one notebook that has run."""
+    from lib.report import plan, site
+
+    folder = tmp_path_factory.mktemp("results") / "laptop"
+    shutil.copytree(
+        paths.RESULTS / "laptop", folder, ignore=shutil.ignore_patterns("executed", "report", "report-*")
+    )
+    notebook = nbformat.read(paths.NOTEBOOKS / f"{EXECUTED}.ipynb", as_version=4)
+    notebook.cells[-1].outputs = [v4.new_output("stream", text="measured 42\n")]
+    run = folder / "executed" / f"{EXECUTED}.ipynb"
+    run.parent.mkdir(parents=True)
+    nbformat.write(notebook, run)
+    return site.build("laptop", states=plan.states([], folder), folder=folder).parent

@@ -110,7 +110,7 @@ GOSSIP = {
     "negative alpha": (lambda d: gossip.Dirichlet(alpha=-1), "alpha=-1: must be larger than 0"),
     "nobody takes part": (lambda d: gossip.Federated(fraction=0), r"fraction=0: must be in \(0, 1\]"),
     "no simulation": (lambda d: simulate(d, ticks=0), "ticks=0: must be at least 1"),
-    "unknown setting": (lambda d: simulate(d, tick=3), "tick: no such setting, choose from"),
+    "settings twice": (lambda d: simulate(d, settings=gossip.Settings(), lr=0.1), "settings: give one Settings obj"),
     "no rate": (lambda d: simulate(d, lr=0), "lr=0: must be larger than 0"),
     "all messages lost": (lambda d: simulate(d, message_loss=1), r"message_loss=1: must be in \[0, 1\)"),
     "mixing of another size": (lambda d: gossip.average(torch.ones(3, 2), torch.eye(2)), r"mixing: shape \(2, 2\)"),

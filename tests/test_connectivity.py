@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lib import models, sphere, tasks, training
+from lib import batchnorm, models, sphere, tasks, training
 from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Adaptive, Fixed, Path, connect
-from lib.connectivity.walker import layer_order
+from lib.connectivity.walker import Connection, layer_order
 from lib.errors import InputError
 from lib.flat import FlatModel, flatten
 
@@ -52,6 +52,38 @@ def test_accepted_anchors_passed_the_threshold_as_stored_points(modes):
     # judged on all 200 training images, so the log holds the largest loss of the anchor and the points before it
     np.testing.assert_allclose(losses[1:].reshape(-1, 4).max(axis=1), path.log.loss, rtol=1e-4)
     assert (path.log.loss <= driver.max_loss).all()
+
+
+def test_few_images_look_first_and_all_only_where_those_pass(modes):
+    driver = replace(adaptive.driver, first_images=20, max_sgd_steps=200)
+    walk = Connection(*modes, digits, order="all", moving_spheres=True, seed=0, batch=50, lr=0.05,
+                      judge_images=200, first_images=20)  # fmt: skip
+    assert [len(sample) for sample in walk.samples] == [20, 200]
+    path = connect(*modes, digits, replace(adaptive, driver=driver))
+    seen = path.log.judged.diff().dropna()
+    # Two points on both samples for an anchor, and more for what was refused before it.
+    assert (seen >= 2 * 220).all() and path.log.judged.iloc[-1] % 20 == 0
+    losses = path.evaluate(digits, interior_points=1, splits=("train",)).train_loss.to_numpy()
+    np.testing.assert_allclose(losses[1:].reshape(-1, 2).max(axis=1), path.log.loss, rtol=1e-4)
+
+
+def test_momentum_starts_afresh_with_every_move_and_leaves_arrived_layers(modes, tmp_path, interrupted_after):
+    config = replace(adaptive, order="fdf", momentum=0.9, lr=0.01, driver=replace(adaptive.driver, max_sgd_steps=400))
+    path = connect(*modes, digits, config)
+    assert path.log.stage.max() > 0 and torch.equal(path.anchors[-1][:50], flatten(modes[1])[:50])
+    with pytest.raises(KeyboardInterrupt):
+        connect(*modes, digits, config, checkpoint=interrupted_after(3))
+    continued = connect(*modes, digits, config, checkpoint=Checkpoint(tmp_path))
+    assert torch.equal(path.anchors, continued.anchors)
+
+
+def test_evaluation_from_coarse_to_fine_finds_the_highest_points(modes):
+    line = Path.linear(*modes)
+    whole, coarse = line.evaluate(digits, interior_points=20), line.evaluate(digits, interior_points=20, images=50)
+    fine = coarse.train_images == len(digits.train)
+    assert fine.sum() == 8 and (coarse.train_images[~fine] == 50).all() and (coarse.test_images == 50).all()
+    pd.testing.assert_series_equal(coarse.train_loss[fine], whole.train_loss[fine])
+    assert coarse.train_loss.idxmax() in set(whole.train_loss.nlargest(3).index)
 
 
 @pytest.mark.parametrize("config", [replace(adaptive, driver=Adaptive(max_sgd_steps=40)), fixed])
@@ -151,7 +183,7 @@ def test_evaluation_covers_both_ends_and_every_segment(modes):
 def test_batch_norm_is_re_estimated_at_every_point():
     model = models.create("resnet18", digits, seed=0)
     spoilt = models.create("resnet18", digits, seed=0)
-    for norm in training.batch_norms(spoilt):
+    for norm in batchnorm.batch_norms(spoilt).values():
         norm.running_mean.fill_(100.0)
     scores = [Path.linear(m, m).evaluate(digits, splits=("train",)).train_loss[0] for m in (model, spoilt)]
     assert scores[0] == scores[1]
@@ -217,6 +249,7 @@ def not_finite():
         (lambda tmp: M2M(order="sideways"), "order='sideways': choose one of fdf, all, reversed, random"),
         (lambda tmp: M2M(correction="twice"), "correction='twice': choose one of none, before, after, both"),
         (lambda tmp: M2M(lr=0), "lr=0: must be larger than 0"),
+        (lambda tmp: M2M(momentum=1), r"momentum=1: must be in \[0, 1\)"),
         (lambda tmp: M2M(epsilon=-1), "epsilon=-1: must be 0 or larger"),
         (lambda tmp: Adaptive(max_loss=0), "max_loss=0: must be larger than 0"),
         (lambda tmp: Adaptive(sgd_steps=2), "sgd_steps=2: must be at least chunk=5"),
@@ -259,7 +292,7 @@ def test_losses_of_a_path_do_not_depend_on_the_order_of_the_training_images():
     np.testing.assert_allclose(*losses, atol=1e-3)
     norms = []
     for data in (shuffled, by_class):
-        training.reestimate_batch_norm(net, data.train.x, batch=1000)
+        batchnorm.reestimate(net, data.train.x, batch=1000)
         norms.append(net[2].running_var.clone())
     torch.testing.assert_close(*norms, rtol=0.01, atol=0.0)
 
@@ -323,6 +356,9 @@ def test_a_mode_above_the_bound_is_said_before_the_search_starts(modes):
     worse = models.create("lenet5", digits, seed=9)
     with pytest.warns(UserWarning, match=r"the search may not arrive: the end's own loss, 2\.\d+, is above the bound"):
         connect(start, worse, digits, replace(adaptive, driver=replace(adaptive.driver, max_sgd_steps=1)))
+    near = replace(adaptive.driver, slack=1e-6, max_sgd_steps=1)
+    with pytest.warns(UserWarning, match="may take many steps or not arrive: the start's own loss, .*, too near"):
+        connect(*modes, digits, replace(adaptive, driver=near))
 
 
 def test_a_mode_is_connected_with_itself_and_with_one_that_shares_layers(modes):

@@ -1,7 +1,6 @@
 """The stacked simulation against the plain loop, for every learning system; resume; seeds; messages."""
 
 import dataclasses
-import logging
 import warnings
 
 import networkx as nx
@@ -82,7 +81,7 @@ class Normed(nn.Module):
 
 
 class NormedTwice(TinyResidual):
-    """Batch-norm statistics and a reshape: neither grouped nor vmap."""
+    """Batch-norm statistics and a reshape: no grouped counterpart either."""
 
     def forward(self, x):
         return super().forward(x.reshape(x.shape))
@@ -120,13 +119,6 @@ def test_stacked_equals_loop_with_settings(small, settings):
 def test_other_models_equal_loop(small, graph, model, statistics):
     options = dict(model=lambda seed: model(), ticks=15, statistics=statistics)
     assert largest_gap(double(small), graph, gossip.VarianceCorrected(), **options) < 1e-10
-
-
-@pytest.mark.parametrize(("model", "way"), [(Normed, "VmapNetwork"), (NormedTwice, "SerialNetwork")])
-def test_fallback_is_said(small, graph, model, way, caplog):
-    with caplog.at_level(logging.WARNING):
-        gossip.simulate(small, lambda seed: model(), graph, ticks=1, seed=0)
-    assert [way in message for message in caplog.messages] == [True]
 
 
 def test_directed_and_rewired_networks(small):
@@ -185,8 +177,11 @@ def test_parts_that_never_agree_are_warned_of(small):
     ({"mixing": "hand"}, "mixing='hand': choose one of uniform, metropolis"),
     ({"ticks": 0}, "ticks=0: must be at least 1"),
     ({"backend": "gpu"}, "backend='gpu': choose one of stacked, loop"),
-    ({"rate": 1}, "rate: no such setting, choose from absence"),
-    ({"averaging": "mean"}, "averaging: not a learning system: 'mean'"),
+    ({"settings": gossip.Settings(), "lr": 1}, "settings: give one Settings object or single settings, not both"),
+    ({"averaging": "mean"}, r"averaging='mean': needs a learning system such as gossip\.Average\(\)"),
+    ({"averaging": gossip.Average}, r"averaging=<class .*Average'>: needs a learning system"),
+    ({"averaging": gossip.Federated(), "interval": (8, 12)}, r"interval=\(8, 12\): rounds of federated learning are"),
+    ({"averaging": gossip.Federated(), "message_loss": 0.1}, "message_loss=0.1: federated learning loses no messages"),
     ({"averaging": gossip.TransferLike(source=9)}, "source=9: the graph has 6 nodes"),
 ])  # fmt: skip
 def test_bad_settings(small, graph, settings, message):

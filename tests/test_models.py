@@ -81,7 +81,7 @@ def test_cct_draws_only_in_training():
     ("call", "message"),
     [
         (lambda: models.create("alexnet", digits, seed=0), "model='alexnet': unknown family"),
-        (lambda: models.create("lenet5", digits, size="huge", seed=0), "size='huge': choose one of laptop, paper"),
+        (lambda: models.create("lenet5", digits, size="huge", seed=0), "size='huge': choose one of laptop, medium"),
         (lambda: models.create("lenet5", tasks.load("digits", size=8), seed=0), "needs images of 12 pixels or more"),
         (lambda: models.create("lenet_caffe", tasks.load("digits", size=12), seed=0), "images of 16 pixels or more"),
     ],

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ import pytest
 import survive
 
 from lib import paths
+from lib.figures import style
 from lib.report import claims, parameters, plan
 
 pytestmark = pytest.mark.xdist_group("notebooks")
@@ -91,6 +93,20 @@ def test_item_has_its_notebook_and_its_files(smoke, row):
     assert missing == []
 
 
+def test_figures_have_a_caption_a_width_for_print_and_no_text_below_six_points(smoke):
+    pictures = sorted((paths.RESULTS / "smoke/figures").glob("*.pdf"))
+    assert pictures
+    for file in pictures:
+        assert file.with_suffix(".md").read_text().startswith("**"), file
+        content = file.read_bytes()
+        (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ", content)
+        assert round(float(width) / 72, 2) in (style.COLUMN, style.PAGE), file
+        streams = re.findall(rb"FlateDecode[^>]*>>\s*stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+        drawn = b"".join(zlib.decompressobj().decompress(stream) for stream in streams)
+        sizes = {float(size) for size in re.findall(rb"/\S+ ([\d.]+) Tf", drawn)}
+        assert sizes and min(sizes) >= style.SMALL, (file, sorted(sizes))
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_form_of_the_notebook(name):
     notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
@@ -113,6 +129,6 @@ def test_papermill_shows_each_parameter_with_its_help(name):
 
 def test_every_profile_fits_every_notebook():
     profiles = sorted(file.stem for file in (paths.NOTEBOOKS / "profiles").glob("*.yaml"))
-    assert profiles == ["paper", "smoke"]
+    assert profiles == ["cifar", "paper", "smoke"]
     planned = {profile: len(plan.plan(profile, "*", {})) for profile in ("laptop", *profiles)}
     assert set(planned.values()) == {len(NOTEBOOKS)}

@@ -105,5 +105,5 @@ def test_the_claims_and_items_of_the_bundle_fit_together():
     items = {row["item"] for row in claims.read_rows(paths.DATA / "items.csv")}
     assert len({row.id for row in rows}) == len(rows) > 0
     assert {row.item for row in rows} <= items
-    assert {profile for row in rows for profile in row.profiles} <= {"smoke", "laptop", "paper"}
+    assert {profile for row in rows for profile in row.profiles} <= {"smoke", "laptop", "cifar", "paper"}
     assert all(row.sentence and row.source and row.evidence for row in rows)

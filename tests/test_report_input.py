@@ -219,7 +219,7 @@ def test_record_wants_a_number():
 @pytest.mark.parametrize("name", ["", "A b", "../up", "a_b", "-a"])
 def test_names_of_files(name):
     with pytest.raises(InputError, match="expected lower-case words"):
-        figures.save(Figure(), name, pd.DataFrame({"x": [1]}), source="s")
+        figures.save(Figure(), name, pd.DataFrame({"x": [1]}), source="s", caption="c")
     with pytest.raises(InputError, match="expected lower-case words"):
         tables.save(pd.DataFrame({"x": [1]}), name, caption="c", source="s")
 

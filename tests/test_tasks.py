@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import seeds, tasks
+from lib import paths, seeds, sources, tasks
 from lib.augmentation import AUGMENTATIONS, Augmentation
 from lib.errors import InputError
 
@@ -95,6 +95,41 @@ def test_own_tensors_and_image_folders(tmp_path):
     folder = tasks.load("folder", data_dir=tmp_path, size=8, device="cpu")
     assert folder.image_shape == (3, 8, 8) and folder.classes == 2 and len(folder.train) == 6
     assert folder.name == folder.label == tmp_path.name
+
+
+def test_cifar_from_jpeg_files_is_labelled_so_and_decoded_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    for part, number in (("train", 3), ("test", 1)):
+        for label in range(10):
+            folder = tmp_path / "cifar10_jpg" / part / f"class {label}"
+            folder.mkdir(parents=True)
+            for image in range(number):
+                Image.new("RGB", (32, 32), (25 * label, 100, 10 * image)).save(folder / f"{image:04}.jpg")
+    first = tasks.load("cifar10", device="cpu")
+    assert first.label == sources.label_of("cifar10") == "CIFAR-10 (JPEG)"
+    assert first.train.y.tolist() == [label for label in range(10) for _ in range(3)] and len(first.test) == 10
+    assert (first.train.x[::3, 0].mean((1, 2)).diff() > 0).all() and first.augmentation.flip
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", None)  # the second time nothing is decoded
+        assert torch.equal(tasks.load("cifar10", device="cpu").train.x, first.train.x)
+    before = sources.fingerprint("cifar10")
+    sources._names_and_sizes.cache_clear()  # as in another process
+    (tmp_path / "cifar10_jpg/train/class 0/0003.jpg").write_bytes(b"")
+    assert sources.fingerprint("cifar10") not in ("", before) and sources.fingerprint("mnist") == ""
+    (tmp_path / "cifar10_jpg/train/class 0").rename(tmp_path / "elsewhere")
+    sources._names_and_sizes.cache_clear()
+    with pytest.raises(InputError, match="must hold ten folders of JPEG files, one for each class"):
+        tasks.load("cifar10", device="cpu")
+
+
+def test_precision_auto_is_bfloat16_where_it_is_faster(monkeypatch):
+    data = tasks.load("digits", device="cpu", precision="auto")
+    plain, depthwise = (torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=groups)) for groups in (1, 4))
+    for fast in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
+        assert (data.prepared(plain) is not plain) == fast
+        assert data.prepared(depthwise) is depthwise
 
 
 @pytest.mark.skipif(not (SHARED / "MNIST").is_dir(), reason="needs MNIST under ../shared/data")

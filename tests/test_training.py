@@ -1,5 +1,6 @@
 """Modes: training that repeats and resumes, schedules, evaluation, batch norm."""
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import models, tasks, training
+from lib import batchnorm, models, tasks, training
 from lib.checkpoint import Checkpoint
 from lib.connectivity.walker import Walker
 from lib.errors import InputError
@@ -33,7 +34,7 @@ def test_training_learns_repeats_and_differs_by_seed():
 def test_an_interrupted_training_continues_to_the_same_bytes(tmp_path, optimiser, interrupted_after):
     recipe = Recipe(epochs=3, lr=0.003, momentum=0.9, optimiser=optimiser, schedule="onecycle", batch=50)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(784, 10))
-    whole, parts = (type(model)(*(m for m in model)) for _ in range(2))
+    whole, parts = (copy.deepcopy(model) for _ in range(2))
     start = {name: value.clone() for name, value in model.state_dict().items()}
     training.train_mode(whole, digits, recipe, seed=1)
     expected = {name: value.clone() for name, value in whole.state_dict().items()}
@@ -100,7 +101,7 @@ def test_divergence_stops_with_the_epoch():
 def test_batch_norm_statistics_are_those_of_the_images():
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)).double()
     x = digits.train.x[:64].double()
-    logits = training.reestimate_batch_norm(model, x, batch=64)
+    logits = batchnorm.reestimate(model, x, batch=64)
     made = model[0](x).detach()
     torch.testing.assert_close(model[1].running_mean, made.mean((0, 2, 3)))
     torch.testing.assert_close(model[1].running_var, made.var((0, 2, 3)))

@@ -1,81 +1,221 @@
-"""Run many nodes through one network: grouped where possible, else by ``torch.func.vmap``, else one by one.
+"""Run many networks of one architecture: grouped where possible, else by ``torch.func.vmap``, else one by one.
 
-Each way is a callable ``(parameters, statistics, x, training) -> logits (n, B, classes)`` like
-:class:`lib.batched.grouped.GroupedNetwork`. What is not the fastest way is said once, as a warning in the log.
+Each way is a callable ``(parameters, buffers, x, training) -> outputs (n, B, ...)`` like
+:class:`lib.batched.grouped.GroupedNetwork`. None is trusted: before it is used it must compute, on two networks, what
+the model itself computes. What is not the fastest way is said once, as a warning.
 """
 
-import logging
+import contextlib
+import itertools
+import warnings
 
 import torch
 from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
 
-from lib.batched.grouped import GroupedNetwork, UnsupportedError
+from lib import seeds
+from lib.batched.grouped import GroupedNetwork, UnsupportedError, first_line
+from lib.flat import copy_of
+from lib.scopes import computation
 
-log = logging.getLogger(__name__)
+
+class VmapNetwork:
+    """All networks by ``torch.func.vmap``."""
+
+    title = "by torch.func.vmap"
+
+    def __init__(self, model, ndim=4):
+        self.model, self.ndim = model, ndim
+
+    def __call__(self, parameters, buffers, x, *, training):
+        """Outputs (n, B, ...); see :class:`lib.batched.grouped.GroupedNetwork`."""
+        self.model.train(training)
+        own = x.ndim > self.ndim
+        x = contiguous(x.transpose(0, 1) if own else x)  # operators under vmap know no other memory format
+        one = lambda state, inputs: functional_call(self.model, state, (inputs,))  # noqa: E731
+        run = torch.func.vmap(one, in_dims=(0, 0 if own else None), randomness="different")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")  # said once by `network`, for all of them
+            return run(parameters | buffers, x)
 
 
-def network(model, images):
-    """The fastest way to run many nodes of a model.
+def contiguous(x):
+    """A batch with the strides of a contiguous tensor; ``x.contiguous()`` keeps those of a dimension of size 1."""
+    return x.flatten(1).view(x.shape) if x.ndim > 1 else x
+
+
+class SerialNetwork:
+    """The networks one after another."""
+
+    title = "one after another"
+
+    def __init__(self, model, ndim=4):
+        self.model, self.ndim = model, ndim
+        self.hooks = [(n, hook) for n, p in model.named_parameters() for hook in (p._backward_hooks or {}).values()]
+
+    def __call__(self, parameters, buffers, x, *, training):
+        """Outputs (n, B, ...); see :class:`lib.batched.grouped.GroupedNetwork`."""
+        self.model.train(training)
+        names, stacks = zip(*(parameters | buffers).items(), strict=True)
+        outputs = []
+        for i, own in enumerate(zip(*(stack.unbind() for stack in stacks), strict=True)):
+            state, inputs = dict(zip(names, own, strict=True)), contiguous(x[:, i] if x.ndim > self.ndim else x)
+            for name, hook in self.hooks:
+                if state[name].requires_grad:
+                    state[name].register_hook(hook)
+            outputs.append(functional_call(self.model, state, (inputs,)))
+        return torch.stack(outputs)
+
+
+WAYS = (GroupedNetwork, VmapNetwork, SerialNetwork)
+
+
+def network(model, inputs):
+    """The fastest way to run many networks of a model that computes what the model computes.
 
     Parameters
     ----------
     model : torch.nn.Module
-    images : tensor (b, C, H, W)
-        A few images, for a trial run.
+        Stays as it is.
+    inputs : tensor (b, ...)
+        A few inputs, for the comparison; two are enough.
+
+    Raises
+    ------
+    UnsupportedError
+        If no way equals the model.
+
+    Warns
+    -----
+    UserWarning
+        If it is not the fastest way, why not.
     """
+    name, reasons = type(model).__name__, []
     try:
-        return GroupedNetwork(model)
-    except UnsupportedError as error:
-        reason = str(error)
-    for way in (VmapNetwork, SerialNetwork):
+        comparison = _Comparison(model, inputs)
+    except Exception as error:  # the model's own code: anything may come out of it
+        raise UnsupportedError(f"model {name} does not run on {len(inputs)} inputs: {first_line(error)}") from error
+    for way in WAYS:
         try:
-            _trial(way(model), model, images)
-        except Exception as error:  # vmap raises whatever the model's operations cannot do under it
-            reason += f"; {way.__name__}: {str(error).splitlines()[0]}"
-        else:
-            log.warning("nodes are not stacked as groups (%s), using %s", reason, way.__name__)
-            return way(model)
-    raise UnsupportedError(f"model {type(model).__name__} cannot be run for many nodes: {reason}")
+            found = comparison.checked(way)
+        except Exception as error:  # each way may raise whatever the model's operations cannot do in it
+            reasons.append(f"{way.title}: {first_line(error)}")
+            continue
+        if reasons:
+            why = "; ".join(reasons)
+            warnings.warn(f"networks {name} are run {way.title}, slower than grouped ({why})", stacklevel=2)
+        return found
+    raise UnsupportedError(f"networks {name} cannot be run as many, try backend='loop' ({'; '.join(reasons)})")
 
 
-def _trial(run, model, images):
-    parameters = {name: p.detach()[None].repeat(2, *[1] * p.ndim) for name, p in model.named_parameters()}
-    statistics = {name: b[None].repeat(2, *[1] * b.ndim) for name, b in running_statistics(model).items()}
-    x = images[:, None].expand(-1, 2, *images.shape[1:])
-    with torch.random.fork_rng():
-        run(parameters, statistics, x, training=True)
+def own_buffers(model):
+    """The buffers that each of many networks has of its own, by name: those of a floating-point type.
+
+    A batch norm that averages over all batches (``momentum=None``) counts them; its count is one of them.
+    """
+    counts = {f"{name}.num_batches_tracked".lstrip(".") for name, module in model.named_modules()
+              if getattr(module, "momentum", 0) is None}  # fmt: skip
+    return {name: b for name, b in model.named_buffers() if b.is_floating_point() or name in counts}
 
 
-def running_statistics(model):
-    """The running mean and variance of every batch norm of a model, by name."""
-    return {n: b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))}
+class _Comparison:
+    """What two networks compute in training and in eval mode, of inputs of their own and of inputs that they share.
 
+    In double precision, where differences are no rounding, if the model can run in it.
+    """
 
-class VmapNetwork:
-    """All nodes by ``torch.func.vmap``; for models without batch-norm statistics."""
+    WHAT = ("outputs", "gradients", "buffers")
+    MODES = tuple(itertools.product((True, False), repeat=2))
 
-    def __init__(self, model):
+    def __init__(self, model, inputs):
         self.model = model
+        try:
+            exact = inputs.double() if inputs.is_floating_point() else inputs
+            self._run_models([copy_of(model).double() for _ in range(2)], exact, tolerance=1e-5)
+        except Exception:  # code with a type of its own; what else is wrong comes again
+            self._run_models([copy_of(model) for _ in range(2)], inputs, tolerance=1e-3)
 
-    def __call__(self, parameters, statistics, x, *, training):
-        """Logits (n, B, classes); see :class:`lib.batched.grouped.GroupedNetwork`."""
-        self.model.train(training)
-        one = lambda own, images: functional_call(self.model, own, (images,))  # noqa: E731
-        where = None if x.ndim == 4 else 1
-        return torch.func.vmap(one, in_dims=(0, where), randomness="different")(parameters, x)
+    @computation()
+    def _run_models(self, models, inputs, *, tolerance):
+        _make_differ(models)
+        models[0](inputs)  # who counts calls, outside of its buffers, counts for each network
+        self.inputs, self.tolerance = inputs, tolerance
+        self.parameters, self.buffers = torch.func.stack_module_state(models)
+
+        def run(training, parts):
+            outputs = torch.stack([model.train(training)(x) for model, x in zip(models, parts, strict=True)])
+            gradients = [_gradient(outputs, [*model.parameters()]) for model in models]
+            buffers = torch.func.stack_module_state(models)[1]
+            return outputs, [torch.stack(pair) for pair in zip(*gradients, strict=True)], buffers
+
+        with contextlib.ExitStack() as stack:
+            for model in models:
+                stack.enter_context(_without_dropout(model))
+            self.wanted = self._record(run)
+        if not all(map(torch.equal, self.parameters.values(), torch.func.stack_module_state(models)[0].values())):
+            raise UnsupportedError("it changes its own weights when it is called")
+
+    @computation()
+    def checked(self, way):
+        """A way to run the networks; an error if it does not compute what the models do, one after the other."""
+        network, buffers = way(copy_of(self.model), self.inputs.ndim), {n: b.clone() for n, b in self.buffers.items()}
+
+        def run(training, parts):
+            x = parts[0] if parts[0] is parts[1] else torch.stack(parts, 1)
+            outputs = network(self.parameters, buffers, x, training=training)
+            return outputs, _gradient(outputs, [*self.parameters.values()]), buffers
+
+        with _without_dropout(network.model):
+            found = self._record(run)
+        for (training, _), *both in zip(self.MODES, self.wanted, found, strict=True):
+            for what, right, other in zip(self.WHAT, *both, strict=True):
+                size = float(right.nan_to_num().abs().max()) if right.numel() else 0.0
+                if not torch.allclose(other, right, rtol=0, atol=self.tolerance * size, equal_nan=True):
+                    raise UnsupportedError(f"{what} in {'training' if training else 'eval'} mode are not the model's")
+        return network
+
+    def _record(self, run):
+        """Outputs, gradients and the networks' own buffers, one vector each, in each mode."""
+        recorded, others, own = [], self.inputs.flip(0), own_buffers(self.model)
+        for training, shared in self.MODES:
+            with seeds.scope(0, "comparison"):
+                outputs, gradients, buffers = run(training, (self.inputs, self.inputs if shared else others))
+            vectors = [outputs], gradients, [buffers[name] for name in own]
+            recorded.append([torch.cat([torch.zeros(0), *(t.detach().flatten() for t in each)]) for each in vectors])
+        return recorded
 
 
-class SerialNetwork:
-    """The nodes one after another."""
+@torch.no_grad()
+def _make_differ(models):
+    """Give models weights of their own, none of them 0, and buffers of their own."""
+    generator = torch.Generator().manual_seed(0)
+    for model in models:
+        model.eval()
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(0.1 * (parameter.square().mean().sqrt() + 0.1) * noise).requires_grad_()
+        for buffer in own_buffers(model).values():
+            if buffer.is_floating_point():
+                buffer.mul_(1 + 0.1 * torch.rand(buffer.shape, generator=generator).to(buffer))
 
-    def __init__(self, model):
-        self.model = model
 
-    def __call__(self, parameters, statistics, x, *, training):
-        """Logits (n, B, classes); see :class:`lib.batched.grouped.GroupedNetwork`."""
-        self.model.train(training)
-        logits = []
-        for i in range(len(next(iter(parameters.values())))):
-            own = {name: stack[i] for name, stack in (parameters | statistics).items()}
-            logits.append(functional_call(self.model, own, (x if x.ndim == 4 else x[:, i],)))
-        return torch.stack(logits)
+@contextlib.contextmanager
+def _without_dropout(model):
+    """Nothing is dropped: no two ways draw the same, and to drop is an element-wise operation."""
+    fractions = {module: module.p for module in model.modules() if isinstance(module, _DropoutNd)}
+    for module in fractions:
+        module.p = 0.0
+    try:
+        yield
+    finally:
+        for module, fraction in fractions.items():
+            module.p = fraction
+
+
+def _gradient(outputs, leaves):
+    """Of a sum of the outputs in which each has a weight of its own."""
+    if not outputs.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs)
+    return torch.autograd.grad((outputs * weights).sum(), leaves, retain_graph=True, allow_unused=True,
+                               materialize_grads=True)  # fmt: skip

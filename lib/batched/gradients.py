@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 
-def gradients(network, layout, rows, statistics, x, y):
+def gradients(network, layout, rows, buffers, x, y):
     """Each network's gradient of its own mean loss on its own images.
 
     Parameters
@@ -14,20 +14,23 @@ def gradients(network, layout, rows, statistics, x, y):
     layout : lib.batched.layout.Layout
     rows : tensor (n, D)
         Weights.
-    statistics : dict of str to tensor (n, C)
-        Running statistics of batch norm, updated in place.
+    buffers : dict of str to tensor (n, *shape)
+        The networks' own buffers, running statistics of batch norm above all; updated in place.
     x : tensor (B, n, C, H, W)
     y : tensor (B, n)
 
     Returns
     -------
     gradient : tensor (n, D)
+        0 where a parameter is frozen, or the outputs do not depend on it.
     loss : tensor, 0-d
         Sum over networks.
     """
-    leaves = {name: view.detach().requires_grad_() for name, view in layout.views(rows).items()}
-    logits = network(leaves, statistics, x, training=True)
+    leaves = {n: view.detach().requires_grad_(n not in layout.frozen) for n, view in layout.views(rows).items()}
+    logits = network(leaves, buffers, x, training=True)
     # The sum over networks of each one's mean: gradients of different networks do not mix.
     loss = F.cross_entropy(logits.flatten(0, 1), y.t().reshape(-1), reduction="sum") / len(y)
-    found = torch.autograd.grad(loss, list(leaves.values()))
-    return torch.cat([g.reshape(len(rows), -1) for g in found], 1), loss.detach()
+    free = [leaf for leaf in leaves.values() if leaf.requires_grad]
+    found = iter(torch.autograd.grad(loss, free, allow_unused=True, materialize_grads=True) if free else ())
+    parts = [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves.values()]
+    return torch.cat([part.reshape(len(rows), -1) for part in parts], 1), loss.detach()

@@ -4,6 +4,7 @@ All nodes of a simulation have one architecture, so that one layout serves all r
 are the weight tensors (two dimensions or more): they have a variance and are corrected, biases are not.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -12,16 +13,18 @@ from lib import sphere
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the parameters, in the order of the model."""
+    """Names and shapes of the parameters, in the order of the model; those that are frozen stay where they are."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    frozen: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, model):
-        """Layout of a ``torch.nn.Module``."""
+        """Layout of a ``torch.nn.Module``; what does not require gradients is frozen."""
         named = dict(model.named_parameters())
-        return cls(tuple(named), tuple(tuple(p.shape) for p in named.values()))
+        frozen = frozenset(name for name, p in named.items() if not p.requires_grad)
+        return cls(tuple(named), tuple(tuple(p.shape) for p in named.values()), frozen)
 
     @property
     def slices(self):
@@ -61,7 +64,9 @@ class Layout:
         return found
 
     def correct_(self, rows, target, *, epsilon=0.0):
-        """Project each layer of rows (k, D) onto its variance sphere, target (k, layers), in place."""
-        slices = self.slices
-        sphere.correct_rows_([rows[:, slices[name]] for name in self.layers], target, epsilon=epsilon)
+        """Project each layer of rows (k, D) that is not frozen onto its sphere, target (k, layers), in place."""
+        slices, free = self.slices, [name not in self.frozen for name in self.layers]
+        if any(free):
+            blocks = [rows[:, slices[name]] for name in itertools.compress(self.layers, free)]
+            sphere.correct_rows_(blocks, target[:, free], epsilon=epsilon)
         return rows

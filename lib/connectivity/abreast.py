@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from lib import seeds as streams
-from lib.batched.fallback import network, running_statistics
+from lib.batched.fallback import network, own_buffers
 from lib.batched.gradients import gradients
 from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
@@ -18,9 +18,11 @@ from lib.connectivity.path import Path
 from lib.connectivity.settings import Fixed
 from lib.connectivity.walker import arc, layer_order
 from lib.errors import InputError
-from lib.flat import check_same_shape, flatten
+from lib.flat import check_ends, check_same_shape, flatten
+from lib.scopes import computation
 
 
+@computation()
 def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
     """Connect several pairs of modes at once: :func:`lib.connectivity.connect` of each, up to rounding.
 
@@ -61,15 +63,17 @@ def _check(pairs, config, seeds):
     driver = config.driver
     if not isinstance(driver, Fixed) or driver.min_sgd_steps != driver.max_sgd_steps:
         raise InputError(f"driver={driver}: paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps")
+    if config.momentum:
+        raise InputError(f"momentum={config.momentum}: paths abreast take plain SGD steps, give 0")
     if config.moving_spheres:
         raise InputError("moving_spheres=True: paths abreast stay on the spheres of their starts, give False")
     if config.order == "random":
         raise InputError("order='random': paths abreast need an order that they share")
     if not pairs or len(seeds) != len(pairs):
         raise InputError(f"seeds: {len(seeds)} for {len(pairs)} pairs, needs one for each")
-    for pair in pairs:
-        for mode in pair:
-            check_same_shape(pairs[0][0], mode)
+    for start, end in pairs:
+        check_same_shape(pairs[0][0], start)
+        check_ends(start, end)
 
 
 class _Points:
@@ -78,13 +82,20 @@ class _Points:
     def __init__(self, pairs, task, config, seeds):
         first = pairs[0][0]
         self.flat = Layout.of(first)  # names and slices, as FlatModel has them for one point
-        self.lr, self.seed, self.sgd_steps = config.lr, seeds[0], 0
+        self.lr, self.seed, self.sgd_steps, self.judged = config.lr, seeds[0], 0, 0
         self.vector = torch.stack([flatten(start) for start, _ in pairs])
         self.destination = torch.stack([flatten(end) for _, end in pairs])
         self.layers = layer_order(first, task, config.order, seeds[0])
         self.spheres = self.flat.variance(self.vector)
         self.network = task.prepared(network(first, task.train.x[:2]))
-        self.statistics = {name: b.repeat(len(pairs), 1) for name, b in running_statistics(first).items()}
+        starts = [own_buffers(start) for start, _ in pairs]
+        self.buffers = {name: torch.stack([each[name] for each in starts]) for name in starts[0]}
+        # As for a single path: what is frozen, or equal at both ends, has arrived.
+        self.arrived = torch.zeros_like(self.vector, dtype=torch.bool)
+        for name, part in self.flat.slices.items():
+            equal = (self.vector[:, part] == self.destination[:, part]).all(1, keepdim=True)
+            self.arrived[:, part] = equal | (name in self.flat.frozen)
+        self.any_arrived = bool(self.arrived.any())
         self.batches = [task.batches(streams.derive(seed, "path"), config.batch) for seed in seeds]
 
     def arc(self, part):
@@ -98,6 +109,7 @@ class _Points:
     def correct(self, *, epsilon=0.0):
         """Project every weight tensor of every point onto its sphere, in place."""
         self.flat.correct_(self.vector, self.spheres, epsilon=epsilon)
+        self._stay()
 
     def train_until_low(self, *, min_sgd_steps, max_sgd_steps, stop_loss):
         """``min_sgd_steps`` SGD steps of every point; the mean of their losses."""
@@ -109,7 +121,12 @@ class _Points:
         parts = [batches.get(self.sgd_steps) for batches in self.batches]
         x, y = (torch.stack(part, 1) for part in zip(*parts, strict=True))
         with streams.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
-            gradient, loss = gradients(self.network, self.flat, self.vector, self.statistics, x, y)
+            gradient, loss = gradients(self.network, self.flat, self.vector, self.buffers, x, y)
         self.vector.add_(gradient, alpha=-self.lr)
+        self._stay()
         self.sgd_steps += 1
         return loss
+
+    def _stay(self):
+        if self.any_arrived:
+            self.vector.copy_(torch.where(self.arrived, self.destination, self.vector))

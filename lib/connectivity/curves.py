@@ -18,7 +18,8 @@ from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_one_of, check_positive
 from lib.errors import InputError
-from lib.flat import FlatModel, check_same_shape, flatten
+from lib.flat import FlatModel, check_ends, flatten
+from lib.scopes import computation
 
 KINDS = ("bezier", "chain")
 LOG_EVERY = 50
@@ -73,6 +74,7 @@ class Curve:
         return self.lr * (1 if done <= 0.5 else max(0.01, 1 - 0.99 * (done - 0.5) / 0.4))
 
 
+@computation()
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     """Train a curve between two modes.
 
@@ -98,7 +100,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     FloatingPointError
         If training diverges; the message names the round.
     """
-    check_same_shape(a, b)
+    check_ends(a, b)
     config = config or Curve()
     ends = flatten(a), flatten(b)
     training = _Training(ends, Gradients(a, task, batch=config.batch, seed=seed), config, seed)
@@ -120,9 +122,9 @@ class _Training:
 
     def point(self, fractions):
         """The point (D,) of the curve with these fraction of the control points."""
-        point = fractions[0] * self.ends[0] + fractions[-1] * self.ends[1]
+        point = torch.lerp(*self.ends, fractions[-1])  # what is equal in all control points stays so exactly
         for fraction, bend in zip(fractions[1:-1], self.bends, strict=True):
-            point.add_(bend, alpha=fraction)
+            point.add_(bend - self.ends[0], alpha=fraction)
         return point
 
     def run(self, checkpoint):
@@ -172,7 +174,7 @@ def layerwise(a, b, layers, *, cumulative=False):
     list of Path
         One for each layer.
     """
-    check_same_shape(a, b)
+    check_ends(a, b)
     flat, start, end, paths, moved = FlatModel(a), flatten(a), flatten(b), [], None
     for names in layers:
         moved = moved.clone() if cumulative and moved is not None else start.clone()

@@ -9,6 +9,7 @@ looks much better than the stored point), else it is taken back. Both paths end 
 
 import re
 import warnings
+from functools import cached_property
 
 import pandas as pd
 import torch
@@ -17,15 +18,18 @@ from lib.checkpoint import NoCheckpoint
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, Adaptive
 from lib.connectivity.walker import Connection
+from lib.scopes import computation
 
 
+@computation()
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     """Find a low-loss path between two modes.
 
     Parameters
     ----------
     a, b : torch.nn.Module
-        Any two modules of one shape, on the task's device; they stay as they are.
+        Any two modules of one shape, on the task's device; they stay as they are. What a path does not move must be
+        the same in both: frozen parameters, and buffers other than the running statistics of batch norm.
     task : lib.tasks.Task
     config : M2M, optional
     seed : int
@@ -37,27 +41,31 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     -------
     Path
         From ``a`` to ``b``; where an adaptive search gave up it ends on the way (``path.reached(b)``), and a
-        warning says why and what may help. ``path.log`` has a row an anchor: tick or SGD steps, layer, step, loss.
+        warning says why and what may help. ``path.log`` has a row an anchor: tick or SGD steps, layer, step, loss, and
+        the images on which points were ``judged`` so far.
 
     Raises
     ------
     InputError
-        If the modes differ in shape or hold values that are not finite.
+        If the modes differ in shape or in what a path does not move, or hold values that are not finite.
     FloatingPointError
         If training diverges; the message names the tick and the layers that moved.
     """
     config = config or M2M()
     connection = Connection(
         a, b, task, order=config.order, moving_spheres=config.moving_spheres, seed=seed,
-        batch=config.batch, lr=config.lr, judge_images=getattr(config.driver, "judge_images", 1),
+        batch=config.batch, lr=config.lr, momentum=config.momentum,
+        judge_images=getattr(config.driver, "judge_images", 1), first_images=getattr(config.driver, "first_images", 1),
     )  # fmt: skip
     kind = _AdaptiveSearch if isinstance(config.driver, Adaptive) else FixedSearch
     search = kind(connection, config)
     if hopeless := search.modes_above_bound():
-        warnings.warn(f"the search may not arrive: {hopeless}", stacklevel=2)
+        warnings.warn(f"the search may not arrive: {hopeless}", stacklevel=3)
+    elif tight := search.modes_above_bound(search.goal):
+        warnings.warn(f"the search may take many steps or not arrive: {tight}", stacklevel=3)
     anchors, log = search.run(checkpoint)
     if reason := search.why_not_arrived():
-        warnings.warn(f"no path to the destination: {reason}", stacklevel=2)
+        warnings.warn(f"no path to the destination: {reason}", stacklevel=3)
     return Path(a, anchors, pd.DataFrame(log))
 
 
@@ -89,7 +97,7 @@ class _Search:
     def _state(self):
         counters = {name: getattr(self, name) for name in ("ticks", "stage", "progress", "step", "log")}
         parts = {"anchors": self.anchors.state(), "vector": self.walk.vector.clone()}
-        return counters | parts | {"sgd_steps": self.walk.sgd_steps}
+        return counters | parts | {"sgd_steps": self.walk.sgd_steps, "judged": self.walk.judged}
 
     def _restore(self, state):
         if state is None or not self.anchors.restored(state.pop("anchors"), self.walk.vector):
@@ -97,7 +105,7 @@ class _Search:
             return
         self.last = self.anchors.tensor()[-1].to(self.walk.vector.device, copy=True)
         self.walk.vector.copy_(state.pop("vector"))
-        self.walk.sgd_steps = state.pop("sgd_steps")
+        self.walk.sgd_steps, self.walk.judged = state.pop("sgd_steps"), state.pop("judged")
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -129,15 +137,26 @@ class _AdaptiveSearch(_Search):
             "raise max_loss or SGD steps, or lower lr"
         )
 
-    def modes_above_bound(self):
-        """Which mode's own loss is above the bound, and what may help; None where both are below."""
-        for name, point in (("start", self.walk.start), ("end", self.walk.destination)):
-            if (loss := self.walk.loss_at(point)) > self.driver.max_loss:
-                return (
-                    f"the {name}'s own loss, {loss:.3g}, is above the bound max_loss={self.driver.max_loss:g}: "
-                    "raise max_loss, or train the modes longer"
-                )
+    def modes_above_bound(self, bound=None):
+        """Which mode's own loss is above a bound, default the path's, and what may help; None where both are below."""
+        told = f"the bound max_loss={self.driver.max_loss:g}"
+        if bound is not None:
+            told = f"{bound:.3g}, too near " + told
+        for name, loss in self.mode_losses.items():
+            if loss > (bound or self.driver.max_loss):
+                remedy = "raise max_loss, or train the modes longer"
+                return f"the {name}'s own loss, {loss:.3g}, is above {told}: {remedy}"
         return None
+
+    @cached_property
+    def mode_losses(self):
+        """Loss of the two modes, on the sample that judges."""
+        return {"start": self.walk.loss_at(self.walk.start), "end": self.walk.loss_at(self.walk.destination)}
+
+    @property
+    def goal(self):
+        """The loss to which a move is trained."""
+        return self.driver.slack * self.driver.max_loss
 
     def finished(self):
         gave_up = self.step < self.driver.smallest_step or self.walk.sgd_steps >= self.driver.max_sgd_steps
@@ -150,13 +169,14 @@ class _AdaptiveSearch(_Search):
         target = 1.0 if fraction == 1 else self.progress + fraction * (1 - self.progress)
         first_step = self.walk.sgd_steps
         loss, healed = self._attempt(fraction, target)
-        if loss > self.driver.max_loss:
+        if loss > self.driver.max_loss and left:
             self.walk.vector.copy_(self.last)
             self.step = min(step, left) / 2
             return
         self.record(self.walk.vector)
         self.log.append(
             {"sgd_steps": self.walk.sgd_steps, "stage": self.stage, "progress": target, "step": step, "loss": loss}
+            | {"judged": self.walk.judged}
         )
         if not healed:
             self.step /= self.driver.growth
@@ -175,12 +195,12 @@ class _AdaptiveSearch(_Search):
         walk.set_progress(self.stage, progress)
         walk.move_fraction(moving, fraction)
         self.correct(self.config.before)
-        goal = driver.slack * driver.max_loss
+        goal = self.goal
         for chunk in range(driver.sgd_steps // driver.chunk):
             loss = float(walk.train(driver.chunk).mean())
             self.check_finite(loss, moving)
             last = chunk + 1 == driver.sgd_steps // driver.chunk
-            if loss > (driver.max_loss if last else goal):
+            if loss > driver.look * (driver.max_loss if last else goal):
                 continue
             self.correct(self.config.after)
             judged = self._judge(driver.max_loss if last else goal)
@@ -190,13 +210,15 @@ class _AdaptiveSearch(_Search):
 
     def _judge(self, limit):
         """The largest loss of the point as it would be stored and of points inside the segment to it, or the first
-        one above ``limit``."""
-        parts, largest = self.driver.interior_points + 1, 0.0
-        for number in range(parts, 0, -1):
-            point = torch.lerp(self.last, self.walk.vector, number / parts)
-            largest = max(largest, self.walk.loss_at(point))
-            if largest > limit:
-                break
+        one above ``limit``: on few images first, which are enough to refuse most moves."""
+        parts = self.driver.interior_points + 1
+        for sample in self.walk.samples:
+            largest = 0.0
+            for number in range(parts, 0, -1):
+                point = torch.lerp(self.last, self.walk.vector, number / parts)
+                largest = max(largest, self.walk.loss_at(point, sample))
+                if largest > limit:
+                    return largest
         return largest
 
     def end(self):
@@ -206,7 +228,9 @@ class _AdaptiveSearch(_Search):
 class FixedSearch(_Search):
     """The fixed schedule, of one point (D,) or of several in one batch (K, D)."""
 
-    def modes_above_bound(self):
+    goal = None
+
+    def modes_above_bound(self, bound=None):
         """None: this driver has no bound that a path must keep."""
 
     def why_not_arrived(self):
@@ -228,7 +252,7 @@ class FixedSearch(_Search):
                 ticks = [tick for tick, pattern in self.driver.stages if re.search(pattern, name)]
                 starts[unit] = min(ticks, default=self.driver.ticks)
             else:
-                starts[unit] = layer_of[name] * self.driver.ticks // len(connection.layers)
+                starts[unit] = layer_of.get(name, 0) * self.driver.ticks // len(connection.layers)
         return starts
 
     def finished(self):

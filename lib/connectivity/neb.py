@@ -18,7 +18,8 @@ from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_positive
 from lib.errors import InputError
-from lib.flat import check_same_shape, flatten
+from lib.flat import check_ends, flatten
+from lib.scopes import computation
 
 PUBLISHED = ((1e-3, 1000, 4), (1e-3, 2000, 2), (1e-4, 1000, 4), (1e-5, 1000, 4))
 
@@ -77,6 +78,7 @@ class AutoNEB:
         return max(1, round((self.budget - spent) * wanted[0] / sum(wanted) / pivots))
 
 
+@computation()
 def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     """Relax a band of pivots between two modes.
 
@@ -102,7 +104,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     FloatingPointError
         If a pivot's loss is not finite; the message names the cycle.
     """
-    check_same_shape(a, b)
+    check_ends(a, b)
     config = config or AutoNEB()
     gradients = Gradients(a, task, batch=config.batch, seed=seed, judge_images=config.judge_images)
     band = _Band(flatten(a), flatten(b), gradients, config)

@@ -22,7 +22,8 @@ from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, check_one_of, check_positive, check_schedule
 from lib.connectivity.walker import Walker
 from lib.errors import InputError
-from lib.flat import check_same_shape
+from lib.flat import check_ends
+from lib.scopes import computation
 
 POLICIES = {"variance": 1.0, "root": 0.5, "constant": 0.0}
 ROUTES = ("moving", "origin")
@@ -68,13 +69,14 @@ class M2O:
         check_schedule(self, "step_f", "step_a")
 
 
+@computation()
 def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckpoint()):
     """Move a mode towards the origin, keeping its loss low.
 
     Parameters
     ----------
     a : torch.nn.Module
-        On the task's device; stays as it is.
+        On the task's device; stays as it is, and so do its parameters with ``requires_grad=False`` on the path.
     task : lib.tasks.Task
     config : M2O, optional
     targets : dict of str to float or 0-d tensor, optional
@@ -92,7 +94,7 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     Raises
     ------
     InputError
-        If a target names no weight tensor of the model or is not larger than 0.
+        If a target names no weight tensor of the model or is not larger than 0, or every weight tensor is frozen.
     FloatingPointError
         If training diverges; the message names the tick.
     """
@@ -101,6 +103,7 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     return Path(a, descent.anchors.tensor().to(descent.vector.device), pd.DataFrame(descent.log))
 
 
+@computation()
 def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, checkpoint=NoCheckpoint()):
     """Connect two modes that lie on different variance spheres.
 
@@ -125,7 +128,7 @@ def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, che
     """
     if route not in ROUTES:
         raise InputError(f"route='{route}': choose one of {', '.join(ROUTES)}")
-    check_same_shape(a, b)
+    check_ends(a, b)
     m2m = replace(m2m or M2M(), moving_spheres=route == "moving")
     if route == "moving":
         return connect(a, b, task, m2m, seed=seed, checkpoint=checkpoint)
@@ -157,8 +160,11 @@ class _Descent(Walker):
 
     def __init__(self, start, task, config, targets, seed):
         super().__init__(start, task, batch=config.batch, lr=config.lr, seed=seed, judge_images=1)
-        targets = _checked(targets, self.weights)
-        self.config, self.units = config, _units(self.flat.names, self.weights)
+        if not self.weights:
+            raise InputError("a: no weight tensor requires gradients, so nothing can move")
+        targets = _checked(targets, sphere.variance(start))
+        self.config = config
+        self.units = _units([name for name in self.flat.names if name not in self.flat.frozen], self.weights)
         found = self._variances()
         self.targets = torch.stack([found.new_tensor(targets.get(name, 0.0)) for name in self.units])
         self.targets, self.starts = torch.minimum(self.targets, found), found

@@ -6,7 +6,6 @@ losses is the path's *largest training loss*: what paper 1 (arXiv 2505.02604) ca
 everywhere.
 """
 
-import copy
 import json
 from functools import cached_property
 
@@ -16,11 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lib import models
+from lib.batchnorm import reestimate
 from lib.errors import InputError
-from lib.flat import FlatModel, check_same_shape, flatten
-from lib.training import Score, evaluate, reestimate_batch_norm
+from lib.flat import FlatModel, check_ends, check_same_shape, copy_of, flatten, same_constants
+from lib.scopes import computation
+from lib.training import Score, evaluate
 
 NORM_IMAGES = 2048
+FINE_POINTS = 8  # of an evaluation from coarse to fine, on the whole training split
 ROWS = 8  # anchors that are looked at together: a large path lies on the disk
 
 
@@ -40,14 +42,14 @@ class Path:
     def __init__(self, model, anchors, log=None):
         if anchors.ndim != 2 or len(anchors) < 1:
             raise InputError(f"anchors: shape {tuple(anchors.shape)}, needs (points, parameters)")
-        self.model = copy.deepcopy(model).eval()
+        self.model = copy_of(model)
         self.anchors = anchors.detach()
         self.log = pd.DataFrame() if log is None else log
 
     @classmethod
     def linear(cls, a, b):
         """The straight path between two modes."""
-        check_same_shape(a, b)
+        check_ends(a, b)
         return cls(a, torch.stack([flatten(a), flatten(b)]))
 
     def __len__(self):
@@ -71,12 +73,12 @@ class Path:
         return start if fraction == 0 else torch.lerp(start, self.anchors[index + 1], fraction)
 
     def model_at(self, position, task=None):
-        """A model at a position, batch norm re-estimated on the training split where a task is given."""
+        """A model at a position, in eval mode, batch norm re-estimated on the training split where a task is given."""
         flat = FlatModel(self.model)
         flat.vector.copy_(self.point(position))
         if task is not None:
-            reestimate_batch_norm(flat.module, task.train.sample(NORM_IMAGES).x, batch=NORM_IMAGES)
-        return flat.module
+            reestimate(flat.module, task.train.sample(NORM_IMAGES).x, batch=NORM_IMAGES)
+        return flat.module.eval()
 
     def lengths(self):
         """Arc length from the start to every anchor, a tensor (T,)."""
@@ -100,12 +102,15 @@ class Path:
         return pd.DataFrame(torch.cat(rows).tolist(), columns=list(slices))
 
     def reached(self, target):
-        """Whether the path ends exactly in a model, every parameter equal."""
+        """Whether the path ends exactly in a model: every parameter equal, and all else that a path does not move."""
         check_same_shape(self.model, target)
-        return bool((self.anchors[-1] == flatten(target)).all())
+        return bool((self.anchors[-1] == flatten(target)).all()) and same_constants(self.model, target)
 
-    def evaluate(self, task, *, interior_points=0, splits=("train", "test"), inside=None):
+    def evaluate(self, task, *, interior_points=0, splits=("train", "test"), inside=None, images=0):
         """Loss and accuracy on anchors and on segments.
+
+        With ``images`` it goes from coarse to fine: every point on that many images of a split, then the eight points
+        of the largest training loss on the whole training split.
 
         Parameters
         ----------
@@ -113,15 +118,17 @@ class Path:
         interior_points : int
             Points inside every segment, evenly spaced, beside its two ends.
         splits : tuple of {"train", "test"}
-            Which splits of the task to evaluate on, whole.
+            Which splits of the task to evaluate on.
         inside : tuple, optional
             Splits that are evaluated inside the segments too, default ``splits``; the other columns are NaN there.
+        images : int
+            Images of a split, of every class its part, that each point is evaluated on; 0 takes the whole.
 
         Returns
         -------
         DataFrame
             A row a point: ``position`` (anchor number plus fraction), ``arc`` (arc length from the start),
-            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy``.
+            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy``, ``<split>_images`` (on how many).
         """
         lengths, rows = self.lengths().tolist(), []
         for position in self._positions(interior_points):
@@ -129,24 +136,34 @@ class Path:
             arc = lengths[index] + (position - index) * (lengths[min(index + 1, len(self) - 1)] - lengths[index])
             row = {"position": position, "arc": arc, "anchor": float(position).is_integer()}
             looked_at = splits if row["anchor"] or inside is None else inside
-            rows.append(row | self.scores(position, task, looked_at))
-        return pd.DataFrame(rows)
+            rows.append(row | self.scores(position, task, looked_at, images=images))
+        points = pd.DataFrame(rows)
+        if 0 < images < len(task.train) and "train" in splits:
+            for row in points.train_loss.nlargest(FINE_POINTS).index:
+                for column, value in self.scores(points.position[row], task).items():
+                    points.loc[row, column] = value
+        return points
 
-    def max_loss(self, task, *, interior_points=10):
-        """The largest training loss over all anchors and ``interior_points`` points inside every segment."""
-        return float(self.evaluate(task, interior_points=interior_points, splits=("train",))["train_loss"].max())
+    def max_loss(self, task, *, interior_points=10, images=0):
+        """The largest training loss over all anchors and ``interior_points`` points inside every segment; see
+        :meth:`evaluate`."""
+        points = self.evaluate(task, interior_points=interior_points, splits=("train",), images=images)
+        return float(points.train_loss.max())
 
-    def scores(self, position, task, splits=("train",)):
-        """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``; see :meth:`evaluate`."""
-        flat, sample = self._flat, task.train.sample(NORM_IMAGES)
+    @computation()
+    def scores(self, position, task, splits=("train",), *, images=0):
+        """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``, ``<split>_images``; see
+        :meth:`evaluate`."""
+        flat, sample = self._flat, task.train.sample(images or NORM_IMAGES)
         flat.vector.copy_(self.point(position))
-        logits = reestimate_batch_norm(flat.module, sample.x, batch=NORM_IMAGES)
-        scores = {}
+        logits, scores = reestimate(flat.module, sample.x, batch=len(sample)), {}
         for split in splits:
-            # Re-estimating has already evaluated a training split that is one batch.
-            known = split == "train" and logits is not None and sample is task.train
-            score = Score.of(logits, task.train.y) if known else evaluate(flat.module, getattr(task, split))
-            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy}
+            seen = getattr(task, split)
+            seen = seen.sample(images) if images else seen
+            # Re-estimating has already evaluated a training split, or a part of it, that is one batch.
+            known = split == "train" and logits is not None and len(sample) == len(seen)
+            score = Score.of(logits, sample.y) if known else evaluate(flat.module, seen)
+            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy, f"{split}_images": len(seen)}
         return scores
 
     def _positions(self, interior_points):
@@ -156,11 +173,13 @@ class Path:
         return [number / parts for number in range((len(self) - 1) * parts + 1)]
 
     def save(self, file):
-        """Write anchors and log to a safetensors file; a registry model is remembered by its entry."""
+        """Write anchors, buffers and log to a safetensors file; a registry model is remembered by its entry."""
         entry = getattr(self.model, "registry_entry", None)
         metadata = {"model": json.dumps(entry), "names": json.dumps(self._flat.names)}
         metadata["log"] = self.log.to_json(orient="split", double_precision=15)
-        save_file({"anchors": self.anchors.cpu().contiguous()}, str(file), metadata=metadata)
+        tensors = {f"buffer {name}": buffer for name, buffer in self.model.named_buffers()}
+        tensors = {n: t.cpu().clone().contiguous() for n, t in (tensors | {"anchors": self.anchors}).items()}
+        save_file(tensors, str(file), metadata=metadata)
 
     @classmethod
     def load(cls, file, *, model=None):
@@ -173,15 +192,22 @@ class Path:
         """
         try:
             with safe_open(str(file), framework="pt") as stored:
-                metadata, anchors = stored.metadata() or {}, stored.get_tensor("anchors")
+                metadata = stored.metadata() or {}
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no dict)
+            anchors = tensors.pop("anchors")
+            tensors = {name.removeprefix("buffer "): tensor for name, tensor in tensors.items()}
             entry, names = json.loads(metadata["model"]), json.loads(metadata["names"])
         except (SafetensorError, OSError, KeyError) as error:
             raise InputError(f"file='{file}': not a readable path ({str(error).splitlines()[0]})") from None
         if model is None and entry is None:
             raise InputError(f"file='{file}': its model is not of the registry, give model=")
         path = cls(models.from_entry(entry) if model is None else model, anchors, _read_log(metadata["log"]))
-        if list(path._flat.names) != names or path._flat.vector.numel() != anchors.shape[1]:
+        parameters, buffers = (dict(named) for named in (path.model.named_parameters(), path.model.named_buffers()))
+        same = list(parameters) == names and sum(p.numel() for p in parameters.values()) == anchors.shape[1]
+        if not same or any(name not in buffers or buffers[name].shape != b.shape for name, b in tensors.items()):
             raise InputError(f"file='{file}': holds another architecture than the given model")
+        for name, stored in tensors.items():
+            buffers[name].copy_(stored)
         return path
 
 

@@ -29,13 +29,18 @@ class Adaptive:
         by it after one that has none.
     chunk, sgd_steps : int
         SGD steps between loss checks, and SGD steps after which a move is taken back and halved.
+    look : float
+        A point is judged only where the mean mini-batch loss of the last ``chunk`` is at most ``look`` times what the
+        point must reach. Batch norm makes the loss in training larger than that of the stored point: with 1 it takes
+        more SGD steps than it must, with more it takes more images to judge.
     smallest_step, largest_step : float
         A step that shrinks below the first ends the search: the path then ends where it is. The second caps every
         step; with 1 a layer may go its whole way in one move.
     max_sgd_steps : int
         SGD steps after which the search ends, all moves together.
-    judge_images : int
-        Size of the training sample that judges an anchor.
+    judge_images, first_images : int
+        Size of the training sample that judges an anchor, and of the part of it that looks first: the large sample sees
+        only what passes on the small one.
     interior_points : int
         Points inside the segment to an anchor that are judged with it, evenly spaced.
     """
@@ -46,15 +51,17 @@ class Adaptive:
     growth: float = 1.5
     chunk: int = 5
     sgd_steps: int = 60
+    look: float = 1.0
     smallest_step: float = 1e-4
     largest_step: float = 0.5
     max_sgd_steps: int = 100_000
     judge_images: int = 512
+    first_images: int = 256
     interior_points: int = 1
 
     def __post_init__(self):
-        check_positive(self, "max_loss", "step", "smallest_step", "largest_step")
-        check_positive(self, "chunk", "sgd_steps", "max_sgd_steps", "judge_images")
+        check_positive(self, "max_loss", "step", "look", "smallest_step", "largest_step")
+        check_positive(self, "chunk", "sgd_steps", "max_sgd_steps", "judge_images", "first_images")
         if not self.growth >= 1:
             raise InputError(f"growth={self.growth}: must be 1 or larger")
         if self.sgd_steps < self.chunk:
@@ -122,8 +129,8 @@ class M2M:
     epsilon : float
         Of the variance correction; the reference code has 1e-4.
     batch : int
-    lr : float
-        Plain SGD.
+    lr, momentum : float
+        Of SGD; the paper's has no momentum. It starts afresh with every move.
     """
 
     driver: Adaptive | Fixed = field(default_factory=Adaptive)
@@ -133,10 +140,13 @@ class M2M:
     epsilon: float = 0.0
     batch: int = 64
     lr: float = 0.01
+    momentum: float = 0.0
 
     def __post_init__(self):
         check_one_of(self, order=ORDERS, correction=CORRECTIONS)
         check_positive(self, "batch", "lr")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum={self.momentum}: must be in [0, 1)")
         if not self.epsilon >= 0:
             raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
 

@@ -11,10 +11,10 @@ import random
 import torch
 from torch.nn import functional as F
 
-from lib import layers, seeds, sphere
+from lib import layers, scopes, seeds, sphere
+from lib.batchnorm import batch_norms, from_batch
 from lib.errors import InputError
-from lib.flat import FlatModel, check_same_shape, flatten
-from lib.training import batch_norms
+from lib.flat import FlatModel, check_ends, flatten
 
 ORDERS = ("fdf", "all", "reversed", "random")
 
@@ -55,23 +55,33 @@ class Walker:
         The mode to start from; stays as it is.
     task : lib.tasks.Task
     batch : int
-    lr : float
-        Plain SGD: no momentum, no weight decay, as in the reference.
+    lr, momentum : float
+        SGD without weight decay, and by default without momentum, as in the reference.
     seed : int
-    judge_images : int
-        Images of the training split on which :meth:`loss_at` estimates a loss.
+    judge_images, first_images : int
+        Images of the training split on which :meth:`loss_at` estimates a loss, and those of a first look.
+
+    Attributes
+    ----------
+    sgd_steps, judged : int
+        SGD steps, and images on which losses were estimated, so far.
+    samples : list of lib.tasks.Split
+        Of the first look, where it takes fewer images, and of the estimate.
     """
 
-    def __init__(self, start, task, *, batch, lr, seed, judge_images):
+    def __init__(self, start, task, *, batch, lr, seed, judge_images, momentum=0.0, first_images=0):
         self.flat = FlatModel(start)
-        self.flat.module.train()
-        self.lr, self.seed, self.sgd_steps = lr, seed, 0
-        self.batches = task.batches(seeds.derive(seed, "path"), batch)
-        self.judged_on = task.train.subset(judge_images, seed=seed)
-        self.network = task.prepared(self.flat.module)
         self.norms = batch_norms(self.flat.module)
-        self.weights = [n for n in self.flat.names if sphere.is_weight(self.flat.view(self.flat.vector, n))]
-        self.spheres = {n: v.clone() for n, v in sphere.variance(self.flat.state(self.flat.vector)).items()}
+        scopes.train(self.flat.module)
+        self.lr, self.momentum, self.seed, self.sgd_steps, self.judged = lr, momentum, seed, 0, 0
+        self.velocity = torch.zeros_like(self.vector)
+        self.batches = task.batches(seeds.derive(seed, "path"), batch)
+        first = [first_images] if 0 < first_images < min(judge_images, len(task.train)) else []
+        self.samples = [task.train.subset(size, seed=seed) for size in (*first, judge_images)]
+        self.network = task.prepared(self.flat.module)
+        free = {n: p for n, p in self.flat.state(self.vector).items() if n not in self.flat.frozen}
+        self.spheres = sphere.variance(free)
+        self.weights = list(self.spheres)
 
     @property
     def vector(self):
@@ -79,7 +89,7 @@ class Walker:
         return self.flat.vector
 
     def correct(self, *, epsilon=0.0):
-        """Project every weight tensor that is not frozen onto its sphere, in place."""
+        """Project every weight tensor that receives gradients onto its sphere, in place."""
         active = [name for name in self.weights if self.flat.module.get_parameter(name).requires_grad]
         self.project(active, epsilon=epsilon)
 
@@ -95,7 +105,7 @@ class Walker:
         losses = []
         for _ in range(sgd_steps):
             x, y = self.batches.get(self.sgd_steps)
-            with seeds.scope(self.seed, "round", self.sgd_steps):
+            with seeds.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
                 loss = F.cross_entropy(self.network(x), y)
             self.flat.gradient.zero_()
             if loss.requires_grad:  # where every layer has arrived nothing is left to train
@@ -113,6 +123,7 @@ class Walker:
         float
             That mean.
         """
+        self.velocity.zero_()
         losses = collections.deque(self.train(min_sgd_steps), maxlen=min_sgd_steps)
         sgd_steps = min_sgd_steps
         while sgd_steps < max_sgd_steps and float(sum(losses)) / min_sgd_steps > stop_loss:
@@ -122,38 +133,46 @@ class Walker:
 
     @torch.no_grad()
     def descend(self):
-        """One step of plain SGD along the gradient."""
-        self.vector.add_(self.flat.gradient, alpha=-self.lr)
+        """One step of SGD along the gradient; its momentum starts afresh with every move."""
+        step = self.flat.gradient
+        if self.momentum:
+            step = self.velocity.mul_(self.momentum).add_(step)
+        self.vector.add_(step, alpha=-self.lr)
 
     @torch.no_grad()
-    def loss_at(self, point):
-        """Loss of a point (D,) in eval mode on the sample, batch norm by the sample's own statistics.
+    def loss_at(self, point, sample=None):
+        """Loss of a point (D,) in eval mode on a sample, batch norm by the sample's own statistics.
 
         That is batch norm re-estimated on the sample, in one pass: the sample is one batch. The walker stays
-        where it is.
+        where it is. The sample is the larger of ``samples`` unless one is given.
         """
+        sample = self.samples[-1] if sample is None else sample
+        self.judged += len(sample)
         module, here = self.flat.module, self.vector.clone()
         self.vector.copy_(point)
-        module.eval()
-        for norm in self.norms:
-            norm.train()
-        loss = float(F.cross_entropy(module(self.judged_on.x), self.judged_on.y))
-        module.train()
+        with seeds.scope(self.seed, "judge"), from_batch(module, self.norms):
+            loss = float(F.cross_entropy(module(sample.x), sample.y))
         self.vector.copy_(here)
         return loss
 
 
 class Connection(Walker):
-    """A walker with a destination: the layers in their order and their spheres on the way."""
+    """A walker with a destination: the layers in their order and their spheres on the way.
+
+    Parameters that are equal at both ends have arrived: they stay there, and a layer of such parameters is no stage.
+    """
 
     def __init__(self, start, end, task, *, order, moving_spheres, seed, **training):
-        check_same_shape(start, end)
+        check_ends(start, end)
         super().__init__(start, task, seed=seed, **training)
         self.start = self.vector.clone()
         self.destination = flatten(end).to(self.vector.device)
         if not torch.isfinite(self.vector).all() or not torch.isfinite(self.destination).all():
             raise InputError("modes: a weight of the start or the end is not finite")
-        self.layers = layer_order(start, task, order, seed)
+        self.flat.frozen |= {n for n, p in self.flat.slices.items() if torch.equal(self.start[p], self.destination[p])}
+        self.flat.freeze(())
+        order = layer_order(start, task, order, seed)
+        self.layers = [layer for layer in order if not self.flat.frozen.issuperset(layer)] or order[-1:]
         self.starts = dict(self.spheres)
         self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.starts
         self.whole = {}  # distance of each stage's layers at the start of the path
@@ -165,7 +184,7 @@ class Connection(Walker):
         """
         if stage not in self.whole:
             self.whole[stage] = self._distance(self.start, stage)
-        if self.whole[stage] == 0:  # equal at both ends: one move puts them back, however training has moved them
+        if self.whole[stage] == 0:  # two equal modes
             return 0.0
         return float(self._distance(self.vector, stage) / self.whole[stage])
 
@@ -209,6 +228,7 @@ class Connection(Walker):
 
     def move_fraction(self, names, fraction):
         """Move parameters by a fraction of what is left of their way; a fraction of 1 sets them exactly onto D."""
+        self.velocity.zero_()
         for name in names:
             part = self.flat.slices[name]
             if fraction >= 1:

@@ -1,19 +1,29 @@
-"""Which classes a node sees: every node samples the whole training set through its own label distribution.
+"""Which training data a node sees: a distribution of labels for each node, or a partition of the data.
 
-The distribution of a node is drawn once and kept for the run (paper 2's simulations); images are drawn with
-replacement. The draw is seeded, and a simulation returns it: (nodes, classes) probabilities.
+In paper 2 every node samples the whole training split through its own label distribution, which is drawn once and
+kept for the run. Or each node has inputs of its own. Either way a batch is drawn with replacement, all draws are
+seeded, and a simulation returns who sees what.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from lib import seeds
 from lib.errors import InputError
 
 
+class LabelDistribution:
+    """A distribution of labels for each node; one of your own is a subclass with a method ``distribution``."""
+
+    def deal(self, task, num_nodes, *, seed):
+        """Who sees what of a task, a :class:`Sampler`."""
+        return Sampler.by_label(task.train.y, self.distribution(num_nodes, task.classes, seed=seed))
+
+
 @dataclass(frozen=True)
-class IID:
+class IID(LabelDistribution):
     """Every node draws all classes with the same probability."""
 
     def distribution(self, nodes, classes, *, seed):
@@ -22,7 +32,7 @@ class IID:
 
 
 @dataclass(frozen=True)
-class Dirichlet:
+class Dirichlet(LabelDistribution):
     """Each node's distribution is one draw of Dirichlet(alpha, ..., alpha): the smaller, the more uneven."""
 
     alpha: float = 0.5
@@ -42,7 +52,7 @@ class Dirichlet:
 
 
 @dataclass(frozen=True)
-class Shards:
+class Shards(LabelDistribution):
     """Each node sees ``per_node`` classes, equally; classes are dealt out in random order, in turn."""
 
     per_node: int = 2
@@ -63,7 +73,7 @@ class Shards:
 
 
 @dataclass(frozen=True)
-class Halves:
+class Halves(LabelDistribution):
     """The first half of the nodes sees the first half of the classes, the second half the others."""
 
     def distribution(self, nodes, classes, *, seed):
@@ -74,35 +84,114 @@ class Halves:
         return seen / seen.sum(1, keepdim=True)
 
 
-class Sampler:
-    """Draws image numbers of a split for many nodes at once, each through its label distribution.
+@dataclass(frozen=True, repr=False)
+class Partition:
+    """Each node has training inputs of its own; two nodes may have the same ones.
 
     Parameters
     ----------
-    y : tensor (n,)
-        Classes of the split.
-    distribution : tensor (nodes, classes)
+    indices : list
+        For each node, in the order of the graph's nodes, the indices of its inputs in the training split: a list,
+        numpy array or tensor of integers.
 
     Raises
     ------
     InputError
-        If a class that a node may draw has no image.
+        If a node has no inputs, or something is no index; at the start of a simulation if the numbers of nodes differ
+        or the training split has no such input.
+
+    Examples
+    --------
+    >>> from lib import gossip, tasks
+    >>> digits = tasks.load("digits", size=16, device="cpu")
+    >>> parts = Partition([range(100), range(100, 150), np.flatnonzero(digits.train.y == 7)])
+    >>> parts
+    Partition(3 nodes with 50 to 142 inputs)
+    >>> run = gossip.simulate(digits, "lenet5", gossip.topology.ring(3), labels=parts, ticks=1, seed=0, batch=8)
+    >>> run.partition[1][:3], run.labels[2].tolist()
+    (tensor([100, 101, 102]), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0])
     """
 
-    def __init__(self, y, distribution):
-        y = y.cpu()
-        self.order = torch.argsort(y, stable=True)
-        self.count = torch.bincount(y, minlength=distribution.shape[1])
-        self.first = self.count.cumsum(0) - self.count
-        missing = ((self.count == 0) & (distribution > 0).any(0)).nonzero()
-        if len(missing):
-            raise InputError(f"labels: the training split has no image of class {int(missing[0])}")
-        self.cumulative = distribution.cumsum(1)
+    indices: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self):
+        if isinstance(self.indices, dict | str) or not hasattr(self.indices, "__iter__"):
+            raise InputError(f"indices: needs a list with the indices of each node, got {type(self.indices).__name__}")
+        object.__setattr__(self, "indices", tuple(_indices(node, own) for node, own in enumerate(self.indices)))
+        if not self.indices:
+            raise InputError("indices: needs those of at least one node")
+
+    def __repr__(self):
+        sizes = [len(own) for own in self.indices]
+        return f"Partition({len(sizes)} nodes with {min(sizes)} to {max(sizes)} inputs)"
+
+    def deal(self, task, num_nodes, *, seed):
+        """Who sees what of a task, a :class:`Sampler`."""
+        if len(self.indices) != num_nodes:
+            raise InputError(f"labels={self!r}: the graph has {num_nodes} nodes")
+        for node, own in enumerate(self.indices):
+            if max(own) >= len(task.train):
+                raise InputError(f"indices[{node}]: holds {max(own)}, the training split has {len(task.train)} inputs")
+        partition, y = tuple(torch.tensor(own) for own in self.indices), task.train.y.cpu()
+        labels = [torch.bincount(y[own], minlength=task.classes).double() / len(own) for own in partition]
+        sizes = torch.tensor([len(own) for own in partition])
+        return Sampler(torch.cat(partition), sizes, torch.stack(labels), partition)
+
+
+def _indices(node, own):
+    """Indices of a node as a tuple of int, checked."""
+    try:
+        array = np.asarray(own.cpu() if torch.is_tensor(own) else own)
+    except ValueError:  # lists in a list
+        array = np.array(str(own))
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu" or array.min() < 0:
+        given = np.array2string(array, threshold=4, edgeitems=2).replace("\n", "")
+        raise InputError(f"indices[{node}]={given}: needs a list of at least one index 0, 1, ...")
+    return tuple(array.tolist())
+
+
+class Sampler:
+    """Draws inputs for many nodes at once, with replacement: from a group of inputs, one of them.
+
+    Parameters
+    ----------
+    order : tensor
+        Indices of inputs, group after group.
+    size : tensor (groups,)
+        Of each group.
+    labels : tensor (nodes, classes)
+        Label distribution of each node, float64.
+    partition : tuple of tensor, optional
+        Inputs of each node, where these are the groups; default the labels are.
+    """
+
+    def __init__(self, order, size, labels, partition=None):
+        self.order, self.size, self.first = order, size, size.cumsum(0) - size
+        self.labels, self.partition = labels, partition
+        self.cumulative = labels.cumsum(1)
         self.cumulative[:, -1] = 1.0
 
+    @classmethod
+    def by_label(cls, y, labels):
+        """Of inputs of classes y (n,), for nodes with a distribution of classes each (nodes, classes).
+
+        Raises
+        ------
+        InputError
+            If a class that a node may draw has no input.
+        """
+        y = y.cpu()
+        size = torch.bincount(y, minlength=labels.shape[1])
+        missing = ((size == 0) & (labels > 0).any(0)).nonzero()
+        if len(missing):
+            raise InputError(f"labels: the training split has no image of class {int(missing[0])}")
+        return cls(torch.argsort(y, stable=True), size, labels)
+
     def draw(self, nodes, batch, generator):
-        """Image numbers (len(nodes), batch) for the given nodes."""
+        """Indices (len(nodes), batch) of inputs for the given nodes."""
         uniform = torch.rand(2, len(nodes), batch, generator=generator, dtype=torch.float64)
-        label = torch.searchsorted(self.cumulative[nodes], uniform[0], right=True)
-        within = (uniform[1] * self.count[label]).long()
-        return self.order[self.first[label] + within]
+        group = nodes[:, None]
+        if self.partition is None:
+            group = torch.searchsorted(self.cumulative[nodes], uniform[0], right=True)
+        within = (uniform[1] * self.size[group]).long()
+        return self.order[self.first[group] + within]

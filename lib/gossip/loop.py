@@ -1,4 +1,4 @@
-"""The plain loop over nodes: what the papers' algorithms say, one model at a time, for tests to compare with.
+"""The plain loop over nodes, one model at a time, for tests to compare with.
 
 Every node is a ``torch.nn.Module`` with ``torch.optim.SGD`` of its own and an inbox of whole received models.
 Slow; :class:`lib.gossip.nodes.StackedNodes` gives the same numbers. Both ask the same learning system how to mix;
@@ -6,10 +6,9 @@ Algorithms 1 to 3 of paper 2 as a short text to read are in :mod:`lib.gossip.ref
 """
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from lib import sphere, training
+from lib import batchnorm, training
 from lib.batched.layout import Layout
 
 
@@ -18,82 +17,64 @@ class LoopNodes:
 
     chunk = 8
 
-    def __init__(self, models, count, task, *, mixes_momentum=False, mixes_statistics=False):
+    def __init__(self, models, num_nodes, task, blended=()):
         self.models = [model.to(device=task.device, dtype=task.train.x.dtype) for model in models]
         self.trained = [task.prepared(model) for model in self.models]
         self.layout = Layout.of(self.models[0])
         self.optimisers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in self.models]
         self.inboxes = [[] for _ in self.models]
-        self.mixes_momentum, self.mixes_statistics = mixes_momentum, mixes_statistics
+        self.parts = ("weights", *blended)
 
     @property
     def weights(self):
         """Weights of all nodes, (N, D)."""
-        return torch.stack([_vector(model) for model in self.models])
+        return torch.stack([self._row("weights", node) for node in range(len(self.models))])
 
     def train(self, due, x, y, *, lr, momentum):
         """One SGD step of each due node on its images ``x[:, k]``."""
         changes = []
         for k, node in enumerate(due.tolist()):
-            model, optimiser = self.models[node].train(), self.optimisers[node]
+            optimiser = self.optimisers[node]
+            self.models[node].train()
             optimiser.param_groups[0].update(lr=lr, momentum=momentum)
-            before = _vector(model)
+            before = self._row("weights", node)
             optimiser.zero_grad()
             F.cross_entropy(self.trained[node](x[:, k]), y[:, k]).backward()
             optimiser.step()
-            changes.append(_vector(model) - before)
+            changes.append(self._row("weights", node) - before)
         return torch.stack(changes)
 
-    def send(self, senders, edges, shares, mask=None):
-        """Append (share, model, momentum, statistics, mask) to the inbox of each receiver."""
-        for position, receiver, share in zip(*(e.tolist() for e in edges), shares.tolist(), strict=True):
-            node = int(senders[position])
-            held = torch.ones(self.layout.size, dtype=torch.bool) if mask is None else mask[position]
-            parts = (_vector(self.models[node]), self._momentum(node), _statistics(self.models[node]))
-            self.inboxes[receiver].append((share, *parts, held))
+    def send(self, senders, messages, mask=None):
+        """Append (weight, parts of the sender, mask) to the inbox of each receiver."""
+        for position, receiver, weight in zip(*(each.tolist() for each in messages), strict=True):
+            sent = {part: self._row(part, int(senders[position])) for part in self.parts}
+            self.inboxes[receiver].append((weight, sent, None if mask is None else mask[position]))
 
-    def average(self, ready, averaging, beta, kept):
+    def average(self, ready, system, kept=None):
         """Average, replace, clear, for each ready node; see :meth:`lib.gossip.nodes.StackedNodes.average`."""
-        kept = torch.zeros_like(beta) if kept is None else kept
-        for node, own_share, in_mean in zip(ready.tolist(), beta, kept[:, 0].tolist(), strict=True):
+        for node in ready.tolist():
             inbox, self.inboxes[node] = self.inboxes[node], []
-            shares = torch.tensor([message[0] for message in inbox], dtype=torch.float64)
-            total = float(shares.sum())
-            shares, in_mean = (shares / total).tolist(), in_mean / (in_mean + total)
-            own = _vector(self.models[node])
-            mean, received = torch.zeros_like(own), 0.0
-            for share, (_, sent, _, _, held) in zip(shares, inbox, strict=True):
-                mean += share * torch.where(held, sent, own)
-                received = received + share * self.layout.variance(sent[None])
-            mean = in_mean * own + (1 - in_mean) * mean
-            mixed = averaging.mix(own[None], mean[None], received, own_share[None], self.layout)[0]
-            nn.utils.vector_to_parameters(mixed.clone(), self.models[node].parameters())
-            self._mix_others(node, inbox, shares, float(own_share), in_mean)
+            self._mix(node, inbox, system, 0.0 if kept is None else float(kept[node]))
 
-    def _correct(self, vector, target, epsilon=0.0):
-        state = sphere.correct(self.layout.state(vector), target, epsilon=epsilon)
-        return torch.cat([state[name].reshape(-1) for name in self.layout.names])
+    def gather(self, reported, receivers, system):
+        """Each receiver mixes in the mean of the reported models; see :meth:`lib.gossip.nodes.StackedNodes.gather`."""
+        inbox = [(1.0, {part: self._row(part, node) for part in self.parts}, None) for node in reported.tolist()]
+        for node in receivers.tolist() if inbox else ():
+            self._mix(node, inbox, system, 0.0)
 
-    def _mix_others(self, node, inbox, shares, beta, in_mean):
-        def mix(own, place):
-            received = sum(s * message[place] for s, message in zip(shares, inbox, strict=True))
-            return beta * own + (1 - beta) * (in_mean * own + (1 - in_mean) * received)
-
-        if self.mixes_momentum:
-            self._set_momentum(node, mix(self._momentum(node), 2))
-        if self.mixes_statistics:
-            _set_statistics(self.models[node], mix(_statistics(self.models[node]), 3))
-
-    def replace(self, reported, *, corrected=False):
-        """Give every node the mean of the reported models, as a federated server does."""
-        vectors = [_vector(self.models[node]) for node in reported.tolist()]
-        mean = sum(vectors) / len(vectors)
-        if corrected:
-            variances = [sphere.variance(self.layout.state(vector)) for vector in vectors]
-            target = {n: sum(v[n] for v in variances) / len(variances) for n in self.layout.layers}
-            mean = self._correct(mean, target)
-        for model in self.models:
-            nn.utils.vector_to_parameters(mean.clone(), model.parameters())  # views: no two may share
+    def _mix(self, node, inbox, system, kept):
+        """Let a node mix in the messages (weight, parts, mask) of an inbox; ``kept``: its own weight in their mean."""
+        total = sum(weight for weight, _, _ in inbox)
+        kept = kept / (kept + total)
+        variance = sum(weight / total * self.layout.variance(sent["weights"][None]) for weight, sent, _ in inbox)
+        for part in self.parts:
+            own, mean = self._row(part, node), 0.0
+            for weight, sent, mask in inbox:
+                whole = mask is None or part != "weights"
+                mean = mean + weight / total * (sent[part] if whole else torch.where(mask, sent[part], own))
+            own, mean = own[None], (kept * own + (1 - kept) * mean)[None]
+            mixed = system.mix(own, mean, variance, self.layout) if part == "weights" else system.blend(own, mean)
+            self._set_row(part, node, mixed[0])
 
     def variance(self):
         """Variance of each layer of each node, (N, layers)."""
@@ -107,47 +88,36 @@ class LoopNodes:
     def evaluate(self, split, *, calibration=None):
         """Loss and accuracy of every node over a split, (N, 2)."""
         scores = []
-        for model in self.models:
-            kept = _statistics(model)
+        for node, model in enumerate(self.models):
+            kept = self._row("statistics", node)
             if calibration is not None:
-                training.reestimate_batch_norm(model, calibration)
+                batchnorm.reestimate(model, calibration)
             scores.append(training.evaluate(model, split))
-            _set_statistics(model, kept)
+            self._set_row("statistics", node, kept)
         return torch.tensor(scores, dtype=torch.float64)
 
     def state(self):
         """A loop of tests is not resumed."""
         raise NotImplementedError("backend='loop' keeps no checkpoint")
 
-    def _momentum(self, node):
-        state = self.optimisers[node].state
-        buffers = [state[p].get("momentum_buffer") for p in self.models[node].parameters()]
-        return torch.cat([
-            torch.zeros_like(p).detach().reshape(-1) if b is None else b.reshape(-1)
-            for p, b in zip(self.models[node].parameters(), buffers, strict=True)
-        ])  # fmt: skip
+    def _tensors(self, part, node):
+        """The tensors of which a node's weights, momentum or running statistics consist."""
+        if part == "statistics":
+            return list(batchnorm.running_statistics(self.models[node]).values())
+        parameters = list(self.models[node].parameters())
+        if part == "weights":
+            return [parameter.data for parameter in parameters]
+        states = [self.optimisers[node].state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+        return [state["momentum_buffer"] for state in states]
 
-    def _set_momentum(self, node, vector):
-        for name, parameter in self.models[node].named_parameters():
-            value = self.layout.state(vector)[name].clone()
-            self.optimisers[node].state[parameter]["momentum_buffer"] = value
+    def _row(self, part, node):
+        tensors = self._tensors(part, node)
+        return torch.cat([tensor.reshape(-1) for tensor in tensors]) if tensors else torch.zeros(0)
 
-
-def _vector(model):
-    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-
-
-def _norm_buffers(model):
-    return [b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))]
-
-
-def _statistics(model):
-    buffers = [buffer.reshape(-1) for buffer in _norm_buffers(model)]
-    return torch.cat(buffers) if buffers else torch.zeros(0)
-
-
-def _set_statistics(model, vector):
-    start = 0
-    for buffer in _norm_buffers(model):
-        buffer.copy_(vector[start : start + buffer.numel()].view_as(buffer))
-        start += buffer.numel()
+    def _set_row(self, part, node, row):
+        tensors = self._tensors(part, node)
+        for tensor, values in zip(tensors, row.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(values.view_as(tensor))

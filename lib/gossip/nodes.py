@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.batched.fallback import network, running_statistics
+from lib.batched.fallback import network
 from lib.batched.gradients import gradients
 from lib.batched.layout import Layout
+from lib.batchnorm import running_statistics
+from lib.errors import InputError
 from lib.gossip.mailbox import Mailbox, write_rows
 
 
@@ -23,10 +25,12 @@ class StackedNodes:
     ----------
     models : iterable of torch.nn.Module
         The nodes' initial models, all of one architecture.
-    count : int
+    num_nodes : int
         How many there are, N.
     task : lib.tasks.Task
         For the device, the number type, a trial run and how networks are trained.
+    blended : tuple of {"momentum", "statistics"}
+        What is averaged beside the weights.
 
     Attributes
     ----------
@@ -38,7 +42,7 @@ class StackedNodes:
         Nodes that are best trained at once.
     """
 
-    def __init__(self, models, count, task, *, mixes_momentum=False, mixes_statistics=False):
+    def __init__(self, models, num_nodes, task, blended=()):
         images = task.train.x
         like = {"device": images.device, "dtype": images.dtype}
         for i, model in enumerate(models):
@@ -46,8 +50,8 @@ class StackedNodes:
             if i == 0:
                 self.layout = Layout.of(model)
                 self.moments = Layout(tuple(running), tuple(tuple(each.shape) for each in running.values()))
-                self.weights = torch.empty(count, self.layout.size, **like)
-                self.statistics = torch.empty(count, self.moments.size, **like)
+                self.weights = torch.empty(num_nodes, self.layout.size, **like)
+                self.statistics = torch.empty(num_nodes, self.moments.size, **like)
                 norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in running}
                 self.rates = {name: norm.momentum for name, norm in norms.items()}
                 self.network = network(model.to(**like), images[:2])
@@ -56,10 +60,9 @@ class StackedNodes:
             for name, view in self.moments.views(self.statistics[i : i + 1]).items():
                 view[0] = running[name]
         self.momentum = torch.zeros_like(self.weights)
-        self.models = Mailbox(count, self.layout.size, len(self.layout.layers), **like)
-        self.others = {
-            "momentum": Mailbox(count, self.layout.size, 0, **like) if mixes_momentum else None,
-            "statistics": Mailbox(count, self.moments.size, 0, **like) if mixes_statistics else None,
+        self.boxes = {
+            "weights": Mailbox(num_nodes, self.layout.size, len(self.layout.layers), **like),
+            **{name: Mailbox(num_nodes, getattr(self, name).shape[1], 0, **like) for name in blended},
         }
         # Activations of a few million numbers stay in the cache of a CPU; a GPU wants all nodes at once.
         self.chunk = 8 if images.device.type == "cpu" else 512
@@ -78,6 +81,7 @@ class StackedNodes:
         tensor (k, D)
             What the step added to the weights.
         """
+        due = due.to(self.weights.device)
         rows = self.weights.index_select(0, due)
         statistics = self.statistics[due]
         step, _ = gradients(self.trained, self.layout, rows, self.moments.views(statistics), x, y)
@@ -87,52 +91,58 @@ class StackedNodes:
         self.statistics[due] = statistics
         return step.mul_(-lr)
 
-    def send(self, senders, edges, shares, mask=None):
+    def send(self, senders, messages, mask=None):
         """Put the senders' models into the mailboxes of others.
 
         Parameters
         ----------
         senders : tensor (k,), int64
-        edges : (tensor (e,), tensor (e,)), int64
-            Position in ``senders``, and receiver, of each message; on the CPU, like the shares.
-        shares : tensor (e,)
-            Weight of each message in the receiver's mean.
+        messages : (tensor (e,), tensor (e,), tensor (e,))
+            Position in ``senders``, receiver, and weight in the receiver's mean, of each message; on the CPU.
         mask : tensor (k, D), bool, optional
             The weights that the messages hold; default all.
         """
-        rows = self.weights.index_select(0, senders)
-        self.models.put(edges, rows, shares, variance=self.layout.variance(rows), mask=mask)
-        for name, box in self.others.items():
-            if box is not None:
-                box.put(edges, getattr(self, name)[senders], shares)
+        for name, box in self.boxes.items():
+            rows = self._rows(name, senders.to(self.weights.device))
+            box.put(messages, rows, self._variance(name, rows), mask if name == "weights" else None)
 
-    def average(self, ready, averaging, beta, kept):
+    def average(self, ready, system, kept=None):
         """Let the ready nodes (k,) mix in what they received, by a learning system.
 
         Parameters
         ----------
-        beta : tensor (k, 1)
-            Weight of the own model in the mixture.
-        kept : tensor (k, 1) or None
-            Weight of the own model in the mean of what was received; None for none.
+        kept : tensor (N,) or None
+            Weight of each node's own model in the mean of what it received; None for none.
         """
-        for part in torch.arange(len(ready), device=ready.device).split(self.chunk):
-            nodes, own_share, in_mean = ready[part], beta[part], None if kept is None else kept[part]
-            own = self.weights.index_select(0, nodes)
-            mean, variance = self.models.take(nodes, own, in_mean)
-            write_rows(self.weights, nodes, averaging.mix(own, mean, variance, own_share, self.layout))
-            for name, box in self.others.items():
-                if box is not None:
-                    mine = getattr(self, name)
-                    mine[nodes] = box.take(nodes, mine[nodes], in_mean)[0].lerp_(mine[nodes], own_share)
+        for nodes in ready.split(self.chunk) if len(ready) else ():
+            in_mean = None if kept is None else kept[nodes, None].to(self.weights)
+            nodes = nodes.to(self.weights.device)
+            for name, box in self.boxes.items():
+                own = self._rows(name, nodes)
+                self._mix(name, nodes, system, own, *box.take(nodes, own, in_mean))
 
-    def replace(self, reported, *, corrected=False):
-        """Give every node the mean of the reported models (k,), as a federated server does."""
-        rows = self.weights[reported]
-        mean = rows.mean(0, keepdim=True)
-        if corrected:
-            self.layout.correct_(mean, self.layout.variance(rows).mean(0, keepdim=True))
-        self.weights[:] = mean
+    def gather(self, reported, receivers, system):
+        """Let the receivers (k,) mix in the mean of the reported models (r,), as a federated server sends it."""
+        reported, receivers = reported.to(self.weights.device), receivers.to(self.weights.device)
+        for name in self.boxes if len(reported) else ():
+            rows = self._rows(name, reported)
+            mean, variance = (each.mean(0, keepdim=True) for each in (rows, self._variance(name, rows)))
+            for node in receivers.split(1):
+                self._mix(name, node, system, self._rows(name, node), mean.clone(), variance)
+
+    def _rows(self, name, nodes):
+        return getattr(self, name).index_select(0, nodes)
+
+    def _variance(self, name, rows):
+        """Variance of each layer (k, layers) of rows of the weights; what is averaged beside them has no layers."""
+        return self.layout.variance(rows) if name == "weights" else rows[:, :0]
+
+    def _mix(self, name, nodes, system, own, mean, variance):
+        """Replace rows of the weights, or of what is averaged beside them, by what a system makes of them."""
+        mixed = system.mix(own, mean, variance, self.layout) if name == "weights" else system.blend(own, mean)
+        if mixed.shape != own.shape:
+            raise InputError(f"{type(system).__name__}.mix: gave {tuple(mixed.shape)}, needs {tuple(own.shape)}")
+        write_rows(getattr(self, name), nodes, mixed)
 
     def variance(self):
         """Variance of each layer of each node, (N, layers)."""
@@ -140,12 +150,12 @@ class StackedNodes:
 
     def distance(self):
         """L1 and L2 distance of each node's weights from the mean model, (N, 2)."""
-        mean, found = self.weights.mean(0), self.weights.new_empty(len(self.weights), 2)
-        for part, into in zip(self.weights.split(16), found.split(16), strict=True):
+        mean, norms = self.weights.mean(0), self.weights.new_empty(len(self.weights), 2)
+        for part, into in zip(self.weights.split(16), norms.split(16), strict=True):
             difference = part - mean
-            for number, order in enumerate((1, 2)):
-                into[:, number] = difference.norm(order, dim=1)
-        return found
+            for column, order in enumerate((1, 2)):
+                into[:, column] = difference.norm(order, dim=1)
+        return norms
 
     @torch.no_grad()
     def evaluate(self, split, *, batch=64, calibration=None):
@@ -181,14 +191,12 @@ class StackedNodes:
 
     def state(self):
         """Everything that changes, as a nested dict of tensors."""
-        boxes = {"models": self.models, **self.others}
         own = {name: getattr(self, name) for name in ("weights", "momentum", "statistics")}
-        return own | {f"box {name}": box.state() for name, box in boxes.items() if box is not None}
+        return own | {"boxes": {name: box.state() for name, box in self.boxes.items()}}
 
     def load(self, state):
-        """Take over a state."""
+        """Restore a state."""
         for name in ("weights", "momentum", "statistics"):
             getattr(self, name).copy_(state[name])
-        for name, box in {"models": self.models, **self.others}.items():
-            if box is not None:
-                box.load(state[f"box {name}"])
+        for name, box in self.boxes.items():
+            box.load(state["boxes"][name])

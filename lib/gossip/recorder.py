@@ -18,12 +18,14 @@ class Recorder:
         What accuracy and loss are measured on.
     calibration : tensor (m, C, H, W) or None
         Images for batch-norm statistics, see ``StackedNodes.evaluate``.
+    names : sequence
+        Of the nodes.
     """
 
     PARTS = ("scores", "start", "trained", "averaged", "distance")
 
-    def __init__(self, nodes, split, calibration=None):
-        self.nodes, self.split, self.calibration = nodes, split, calibration
+    def __init__(self, nodes, split, calibration, names):
+        self.nodes, self.split, self.calibration, self.names = nodes, split, calibration, names
         self.ticks, self.records = [], {part: [] for part in self.PARTS}
 
     def begin(self, tick, record):
@@ -53,16 +55,15 @@ class Recorder:
             node, layer = (int(i[0]) for i in (~torch.isfinite(variance)).nonzero(as_tuple=True))
             raise FloatingPointError(
                 f"simulation diverged by tick {self.tick}: layer {self.nodes.layout.layers[layer]} "
-                f"of node {node} is not finite"
+                f"of node {self.names[node]} is not finite"
             )
 
     def tables(self):
         """History (tick, node, accuracy, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
         stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}
-        layers, count = self.nodes.layout.layers, stacked["scores"].shape[1]
-        ticks = np.array(self.ticks)
+        layers, count, ticks = self.nodes.layout.layers, len(self.names), np.array(self.ticks)
         loss, accuracy = stacked["scores"].reshape(-1, 2).T
-        history = {"tick": ticks.repeat(count), "node": np.tile(np.arange(count), len(ticks))}
+        history = {"tick": ticks.repeat(count), "node": list(self.names) * len(ticks)}
         variance = {"tick": ticks.repeat(len(layers)), "layer": list(layers) * len(ticks)}
         variance |= {part: stacked[part].reshape(-1) for part in ("start", "trained", "averaged")}
         l1, l2 = stacked["distance"].T
@@ -78,7 +79,7 @@ class Recorder:
         return {"ticks": list(self.ticks), **stacked}
 
     def load(self, state):
-        """Take over the records of a state."""
+        """Restore the records of a state."""
         self.ticks = list(state["ticks"])
         device = self.split.x.device
         self.records = {part: list(state[part].to(device)) if part in state else [] for part in self.PARTS}

@@ -23,10 +23,10 @@ def federated(server, clients, batch, *, rounds, lr, momentum):
         Of each client's SGD.
     """
     optimisers = [SGD(client.parameters(), lr, momentum) for client in clients]
-    for number in range(rounds):
+    for round_index in range(rounds):
         for index, client in enumerate(clients):
             client.load_state_dict(server.state_dict())
-            train(client, optimisers[index], *batch(number, index))
+            train(client, optimisers[index], *batch(round_index, index))
         mix(server, [weights(client) for client in clients], beta=0.0, corrected=False)
 
 
@@ -105,5 +105,5 @@ def mix(model, received, *, beta, corrected):
 
 def correct(weight, variance):
     """Variance correction: ``W <- m + sqrt(v / s2) (W - m)``, with m and s2 the mean and variance of W."""
-    mean, found = weight.mean(), weight.var(correction=0)
-    return mean + (variance / found).sqrt() * (weight - mean)
+    mean, own_variance = weight.mean(), weight.var(correction=0)
+    return mean + (variance / own_variance).sqrt() * (weight - mean)

@@ -2,12 +2,11 @@
 
 In each tick, in this order: every due node trains on one mini-batch and draws its next training tick; it
 sends its model to all its neighbours at once; every node with enough models in its mailbox averages them,
-replaces its model and empties the mailbox. All learning systems share this one loop.
+replaces its model and empties the mailbox. All learning systems (:mod:`lib.gossip.algorithms`) share this one loop.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
-import networkx as nx
 import pandas as pd
 import torch
 
@@ -16,12 +15,12 @@ from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
 from lib.gossip import topology
-from lib.gossip.averaging import Average
-from lib.gossip.exchange import exchange_of
-from lib.gossip.labels import IID, Sampler
+from lib.gossip.algorithms import Average, LearningSystem
+from lib.gossip.labels import IID
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
+from lib.gossip.schedule import Schedule
 
 BACKENDS = {"stacked": StackedNodes, "loop": LoopNodes}
 STATISTICS = ("kept", "averaged", "reestimated")
@@ -58,7 +57,7 @@ class Settings:
     message_loss : float
         Probability that a message is lost.
     absent : float
-        Share of the nodes that are away, drawn anew every ``absence`` ticks; they neither train nor receive.
+        Fraction of the nodes that are offline, drawn anew every ``absence`` ticks; they neither train nor receive.
     absence : int
     record_every : int
         Ticks between two records (tick 0 and the last tick are always recorded).
@@ -66,6 +65,21 @@ class Settings:
         Size of the fixed class-balanced part of the test split that is evaluated; 0 for all of it.
     model_size : {"laptop", "paper"}
         Member of the model's family.
+
+    Raises
+    ------
+    InputError
+        If a setting is outside its range.
+
+    Examples
+    --------
+    >>> settings = Settings(lr=0.05, min_received=2)
+    >>> settings.lr, settings.batch, settings.mixing
+    (0.05, 64, 'uniform')
+    >>> Settings(lr=0)
+    Traceback (most recent call last):
+    ...
+    lib.errors.InputError: lr=0: must be larger than 0
     """
 
     lr: float = 0.01
@@ -102,6 +116,12 @@ class Settings:
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}='{getattr(self, name)}': choose one of {', '.join(allowed)}")
 
+    @property
+    def blended(self):
+        """What is averaged beside the weights, a tuple of "momentum" and "statistics"."""
+        chosen = {"momentum": self.mix_momentum, "statistics": self.statistics == "averaged"}
+        return tuple(name for name, averaged in chosen.items() if averaged)
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -116,25 +136,44 @@ class Simulation:
         tick, after training, after averaging.
     difference : DataFrame
         tick, l1, l2: mean over nodes of the distance from the mean model.
+    nodes : tuple
+        Their names in the graph, in the order of rows here.
     weights : tensor (N, D)
         At the end.
     layout : lib.batched.layout.Layout
+        Which weights are whose.
     labels : tensor (N, classes)
-        Label distribution of each node, as drawn.
+        Label distribution of each node, as drawn, or as its data have it.
+    partition : tuple of N tensors, or None
+        Indices of each node's inputs in the training split, where they are its own.
     settings : dict
+
+    Examples
+    --------
+    >>> from lib import gossip, tasks
+    >>> digits = tasks.load("digits", size=16, device="cpu").subset(200, 20)
+    >>> run = gossip.simulate(digits, "lenet5", gossip.topology.ring(3), ticks=21, seed=0, batch=8)
+    >>> run.history.columns.to_list(), run.accuracy.index.to_list()
+    (['tick', 'node', 'accuracy', 'loss'], [0, 10, 20])
+    >>> run.state(node=2)["fc3.weight"].shape
+    torch.Size([10, 84])
     """
 
     history: pd.DataFrame
     variance: pd.DataFrame
     difference: pd.DataFrame
+    nodes: tuple
     weights: torch.Tensor
     layout: Layout
     labels: torch.Tensor
+    partition: tuple | None
     settings: dict
 
     def state(self, node):
-        """Parameters of a node by name."""
-        return self.layout.state(self.weights[node])
+        """Parameters by name of a node, which is named as in the graph."""
+        if node not in self.nodes:
+            raise InputError(f"node={node!r}: no such node in the graph")
+        return self.layout.state(self.weights[self.nodes.index(node)])
 
     @property
     def accuracy(self):
@@ -143,8 +182,13 @@ class Simulation:
 
 
 def simulate(
-    task, model, graph, *, averaging=Average(), ticks, seed, labels=IID(),
-    checkpoint=NoCheckpoint(), backend="stacked", **settings,
+    task, model, graph, *, averaging=Average(), ticks, seed, labels=IID(), settings=None,
+    lr=Settings.lr, momentum=Settings.momentum, batch=Settings.batch, augment=Settings.augment,
+    interval=Settings.interval, min_received=Settings.min_received, mixing=Settings.mixing,
+    same_start=Settings.same_start, gain=Settings.gain, mix_momentum=Settings.mix_momentum,
+    statistics=Settings.statistics, message_loss=Settings.message_loss, absent=Settings.absent,
+    absence=Settings.absence, record_every=Settings.record_every, eval_images=Settings.eval_images,
+    model_size=Settings.model_size, checkpoint=NoCheckpoint(), backend="stacked",
 ):  # fmt: skip
     """Simulate decentralised (or federated, or isolated) learning.
 
@@ -154,20 +198,25 @@ def simulate(
     model : str or callable
         A family of ``lib.models.FAMILIES``, or ``model(seed)`` that returns an initialised module.
     graph : networkx.Graph, networkx.DiGraph or lib.gossip.topology.Rewired
-        Who sends to whom. Federated and isolated learning use its number of nodes only.
-    averaging : Average, VarianceCorrected, TransferLike, Isolated or Federated
-        The learning system.
+        Who sends to whom, with which weight (:func:`lib.gossip.topology.mixing_matrix`); nodes of any names. In the
+        mean that a node takes, a self loop is its own model with the weight of one neighbour. A node that hears
+        nobody trains alone. Federated and isolated learning use the nodes only.
+    averaging : Average, VarianceCorrected, TransferLike, Isolated, Federated or a system of your own
+        The learning system, see :mod:`lib.gossip.algorithms`.
     ticks : int
         Ticks 0 .. ticks-1.
     seed : int
         Of initial weights, label distributions, batches and training intervals.
-    labels : IID, Dirichlet, Shards or Halves
+    labels : IID, Dirichlet, Shards, Halves or Partition
+        Which training data each node sees.
+    lr, momentum, batch, ..., model_size
+        As in :class:`Settings`.
+    settings : Settings, optional
+        All of these in one object, instead of one by one.
     checkpoint : lib.checkpoint.Checkpoint, optional
         With one, an interrupted simulation continues with the same bits.
     backend : {"stacked", "loop"}
         loop is the slow reference for tests.
-    **settings
-        Fields of :class:`Settings`.
 
     Returns
     -------
@@ -179,58 +228,70 @@ def simulate(
         For settings outside their range.
     FloatingPointError
         When a node's weights are not finite any more; the message names tick, layer and node.
+
+    Examples
+    --------
+    >>> from lib import gossip, tasks
+    >>> digits = tasks.load("digits", size=16, device="cpu").subset(300, 100)
+    >>> graph = gossip.topology.random_regular(8, 4, seed=0)
+    >>> for system in (gossip.Average(), gossip.VarianceCorrected()):
+    ...     run = gossip.simulate(digits, "lenet5", graph, averaging=system, ticks=151, seed=0, lr=0.05, batch=16)
+    ...     print(type(system).__name__, "above chance" if run.accuracy.iloc[-1] > 0.3 else "at chance")
+    Average at chance
+    VarianceCorrected above chance
     """
-    settings = _checked(settings, ticks, backend)
-    first = graph.at(0) if isinstance(graph, topology.Rewired) else graph
-    if not isinstance(first, nx.Graph):
-        raise InputError(f"graph: needs a networkx graph or topology.Rewired, got {type(first).__name__}")
-    count = len(first)
-    distribution = labels.distribution(count, task.classes, seed=seeds.derive(seed, "labels"))
-    nodes = BACKENDS[backend](
-        _initial_models(task, model, count, seed, averaging, settings), count, task,
-        mixes_momentum=settings.mix_momentum, mixes_statistics=settings.statistics == "averaged",
+    single = Settings(
+        lr, momentum, batch, augment, interval, min_received, mixing, same_start, gain, mix_momentum, statistics,
+        message_loss, absent, absence, record_every, eval_images, model_size,
     )  # fmt: skip
-    exchange = exchange_of(averaging, graph, count, nodes, settings, seed)
+    if settings is not None and single != Settings():
+        raise InputError("settings: give one Settings object or single settings, not both")
+    settings = settings or single
+    _check(averaging, labels, ticks, backend)
+    names = topology.nodes_of(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
+    num_nodes = len(names)
+    sampler = labels.deal(task, num_nodes, seed=seeds.derive(seed, "labels"))
+    schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
+    averaging.begin(schedule)
+    initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
+    nodes = BACKENDS[backend](initial, num_nodes, task, settings.blended)
     split = task.test.subset(settings.eval_images or len(task.test))
     calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
-    recorder = Recorder(nodes, split, calibration)
-    start = _resume(checkpoint, nodes, exchange, recorder)
-    sampler = Sampler(task.train.y, distribution)
+    recorder = Recorder(nodes, split, calibration, names)
+    start = _resume(checkpoint, nodes=nodes, schedule=schedule, records=recorder)
     for tick in range(start, ticks):
-        record = tick % settings.record_every == 0 or tick == ticks - 1
-        recorder.begin(tick, record)
-        _train(task, nodes, exchange, sampler, settings, seed, tick)
+        recorder.begin(tick, tick % settings.record_every == 0 or tick == ticks - 1)
+        _train(task, averaging, schedule, nodes, sampler, tick)
         recorder.trained()
-        exchange.average(tick)
+        averaging.average(tick, schedule, nodes)
         recorder.end()
         if checkpoint.due():
-            checkpoint.save(_state(tick + 1, nodes, exchange, recorder))
-    history, variance, difference = recorder.tables()
+            parts = {"nodes": nodes, "schedule": schedule, "records": recorder}
+            checkpoint.save({"tick": tick + 1} | {name: part.state() for name, part in parts.items()})
     described = asdict(settings) | {
-        "averaging": repr(averaging), "labels": repr(labels), "seed": seed, "ticks": ticks, "nodes": count,
+        "averaging": repr(averaging), "labels": repr(labels), "seed": seed, "ticks": ticks, "num_nodes": num_nodes,
         "evaluated_on": f"{len(split)} of {len(task.test)} test images"
         + ("" if len(split) == len(task.test) else ", classes balanced"),
     }  # fmt: skip
-    return Simulation(history, variance, difference, nodes.weights, nodes.layout, distribution, described)
+    held = sampler.labels, sampler.partition
+    return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, *held, described)
 
 
-def _checked(settings, ticks, backend):
-    known = {field.name for field in fields(Settings)}
-    for name in settings:
-        if name not in known:
-            raise InputError(f"{name}: no such setting, choose from {', '.join(sorted(known))}")
+def _check(averaging, labels, ticks, backend):
+    if not isinstance(averaging, LearningSystem):
+        raise InputError(f"averaging={averaging!r}: needs a learning system such as gossip.Average()")
+    if isinstance(labels, type) or not hasattr(labels, "deal"):
+        raise InputError(f"labels={labels!r}: needs gossip.IID(), Dirichlet(), Shards(), Halves() or Partition(...)")
     if ticks < 1:
         raise InputError(f"ticks={ticks}: must be at least 1")
     if backend not in BACKENDS:
         raise InputError(f"backend='{backend}': choose one of {', '.join(BACKENDS)}")
-    return Settings(**settings)
 
 
-def _initial_models(task, model, count, seed, averaging, settings):
+def _initial_models(task, model, num_nodes, seed, settings, same_start):
     """The nodes' models, one after another, so that they need not all be in memory."""
-    same = settings.same_start or getattr(averaging, "same_start", False)
-    for node in range(count):
-        own_seed = seeds.derive(seed, "node", 0 if same else node)
+    for node in range(num_nodes):
+        own_seed = seeds.derive(seed, "node", 0 if same_start else node)
         if isinstance(model, str):
             made = models.create(model, task, size=settings.model_size, seed=own_seed)
         else:
@@ -243,10 +304,13 @@ def _initial_models(task, model, count, seed, averaging, settings):
         yield made
 
 
-def _train(task, nodes, exchange, sampler, settings, seed, tick):
+def _train(task, averaging, schedule, nodes, sampler, tick):
     """Let the due nodes train, in chunks, and send."""
-    due = exchange.due(tick)
-    for step in range(exchange.local_steps if len(due) else 0):
+    settings, seed = schedule.settings, schedule.seed
+    due = schedule.nodes(averaging.due(tick, schedule))
+    schedule.plan(due, tick)
+    schedule.trained[due] = True
+    for step in range(averaging.local_steps if len(due) else 0):
         generator = seeds.generator(seed, "batches", tick, step)
         images = sampler.draw(due, settings.batch, generator).t()
         for part in torch.arange(len(due)).split(nodes.chunk):
@@ -254,10 +318,9 @@ def _train(task, nodes, exchange, sampler, settings, seed, tick):
             x, y = task.train.x[index], task.train.y[index]
             if settings.augment and task.augmentation is not None:
                 x = _augmented(task, x, due[part], seed, tick, step)
-            node = due[part].to(task.device)
-            change = nodes.train(node, x, y, lr=settings.lr, momentum=settings.momentum)
-            if step == exchange.local_steps - 1:
-                exchange.send(tick, due[part], change)
+            change = nodes.train(due[part], x, y, lr=settings.lr, momentum=settings.momentum)
+            if step == averaging.local_steps - 1:
+                averaging.send(tick, due[part], change, schedule, nodes)
 
 
 def _augmented(task, x, nodes, seed, tick, step):
@@ -266,15 +329,11 @@ def _augmented(task, x, nodes, seed, tick, step):
     return torch.stack([task.augmentation(own, each) for own, each in zip(x.unbind(1), streams, strict=True)], 1)
 
 
-def _state(tick, nodes, exchange, recorder):
-    return {"tick": tick, "nodes": nodes.state(), "exchange": exchange.state(), "records": recorder.state()}
-
-
-def _resume(checkpoint, nodes, exchange, recorder):
+def _resume(checkpoint, **parts):
+    """The tick to go on with, after what a checkpoint holds was given to the parts of the simulation."""
     state = checkpoint.load()
     if state is None:
         return 0
-    nodes.load(state["nodes"])
-    exchange.load(state["exchange"])
-    recorder.load(state["records"])
+    for name, part in parts.items():
+        part.load(state[name])
     return state["tick"]

@@ -1,16 +1,17 @@
-"""Networks of nodes: who sends models to whom, and with which weight (paper 2, arXiv 2404.04616, topologies).
+"""Graphs: who sends models to whom, and with which weight (paper 2, arXiv 2404.04616, topologies).
 
-Any networkx graph will do, directed or not; the functions here make the families that the paper's simulations
-use, with seeds, and check that they are what they claim to be. Nodes are always 0..N-1. A graph that is not
-connected is legal (the facebook network has 13 components) but its parts never agree: that gives a warning.
+Any networkx graph will do, directed or not; its nodes may have any names, and rows of matrices are in the order of
+:func:`nodes_of`. The functions here make the families that the paper's simulations use, with seeds and nodes 0..N-1,
+and check that they are what they claim to be. A graph that is not connected is legal (the facebook network has 13
+components) but its parts never agree: that gives a warning.
 """
 
-import csv
+import collections
 import math
+import numbers
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -19,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lib import seeds
 from lib.errors import InputError
+from lib.gossip.edge_files import from_file, to_csv  # noqa: F401 (a graph's other ways in and out)
 
 MIXINGS = ("uniform", "metropolis")
 
@@ -31,6 +33,10 @@ def random_regular(num_nodes, degree, *, seed):
     InputError
         If ``num_nodes * degree`` is odd, or the degree does not lie in 1..num_nodes-1.
     """
+    return _in_order(_random_regular(num_nodes, degree, seed))
+
+
+def _random_regular(num_nodes, degree, seed):
     _check_degree(num_nodes, degree)
     if num_nodes * degree % 2:
         raise InputError(f"degree={degree} with num_nodes={num_nodes}: their product must be even")
@@ -111,7 +117,7 @@ def stochastic_block(sizes, *, inside, between, seed):
 
     def draw(attempt):
         own_seed = seeds.derive(seed, "blocks", attempt)
-        return nx.Graph(nx.stochastic_block_model(list(sizes), matrix, seed=own_seed))
+        return _in_order(nx.stochastic_block_model(list(sizes), matrix, seed=own_seed))
 
     return _connected(draw)
 
@@ -122,7 +128,7 @@ def two_communities(num_nodes, degree, *, bridges=2, seed):
     if num_nodes % 2:
         raise InputError(f"num_nodes={num_nodes}: two communities of one size need an even number")
     _check_degree(num_nodes // 2, degree, of="num_nodes / 2")
-    halves = [random_regular(num_nodes // 2, degree, seed=seeds.derive(seed, "half", k)) for k in range(2)]
+    halves = [_random_regular(num_nodes // 2, degree, seeds.derive(seed, "half", k)) for k in range(2)]
     graph = nx.disjoint_union(*halves)
     graph.add_edges_from((k, num_nodes // 2 + k) for k in range(min(bridges, num_nodes // 2)))
     return graph
@@ -150,7 +156,7 @@ def hyperbolic(num_nodes, degree, *, exponent=3.0, seed):
     parts = sorted(nx.connected_components(graph), key=len, reverse=True)
     hub = max(parts[0], key=graph.degree)
     graph.add_edges_from((hub, min(part)) for part in parts[1:])
-    return nx.Graph(graph.edges)
+    return _in_order(graph)
 
 
 def directed_regular(num_nodes, degree, *, seed):
@@ -180,47 +186,32 @@ def directed_regular(num_nodes, degree, *, seed):
 
 def karate_club():
     """Zachary's karate club: 34 people, 78 friendships, the small real network that networkx ships."""
-    return nx.Graph(nx.karate_club_graph().edges)
+    return _in_order(nx.karate_club_graph())
 
 
-def from_file(path):
-    """Read a network from an edge list, such as ca-netscience or facebook.
+def from_edges(edges, *, nodes=()):
+    """Graph of the given edges, pairs of nodes or triples with a weight.
 
-    One edge a line, the first two fields are its nodes, separated by spaces, tabs or commas; lines that
-    start with % or # are comments, further fields are ignored, ``.mtx`` files are read as such (their first
-    line that is no comment holds sizes). Names are numbered in sorted order, loops are dropped.
-
-    Raises
-    ------
-    InputError
-        If the file does not exist or a line has fewer than two fields.
+    Parameters
+    ----------
+    edges : list of tuple
+    nodes : list, optional
+        The order of the nodes, and nodes without edges; others come behind as the edges name them.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"path='{path}': no such edge file")
-    rows = [line.replace(",", " ").split() for line in path.read_text().splitlines()]
-    rows = [row for row in rows if row and row[0][0] not in "%#"]
-    rows = rows[1:] if path.suffix == ".mtx" else rows
-    short = next((number for number, row in enumerate(rows, 1) if len(row) < 2), None)
-    if short or not rows:
-        raise InputError(f"path='{path}': edge {short or 1} needs two nodes")
-    names = sorted({name for row in rows for name in row[:2]}, key=lambda name: (len(name), name))
-    number = {name: i for i, name in enumerate(names)}
-    return check(from_edges([(number[row[0]], number[row[1]]) for row in rows if row[0] != row[1]]))
-
-
-def from_edges(edges):
-    """Network of the given edges, a list of pairs of nodes 0, 1, ..., each named at least once."""
-    if not edges or min(min(edge) for edge in edges) < 0:
-        raise InputError(f"edges={edges}: needs at least one pair of nodes 0, 1, ...")
-    graph = nx.empty_graph(1 + max(max(edge) for edge in edges))
-    graph.add_edges_from(edges)
+    if not edges or not all(len(edge) in (2, 3) for edge in edges):
+        raise InputError(f"edges={edges}: needs at least one pair of nodes, or triple with a weight")
+    graph = nx.empty_graph(nodes)
+    graph.add_edges_from(edge for edge in edges if len(edge) == 2)
+    graph.add_weighted_edges_from(edge for edge in edges if len(edge) == 3)
     return graph
 
 
 @dataclass(frozen=True)
 class Rewired:
-    """A network that changes: ``make(k)`` is the graph of ticks ``k * every`` to ``(k + 1) * every - 1``."""
+    """A graph that changes: ``make(k)`` is the graph of ticks ``k * every`` to ``(k + 1) * every - 1``.
+
+    All draws have the same nodes.
+    """
 
     make: Callable
     every: int
@@ -228,23 +219,52 @@ class Rewired:
     def __post_init__(self):
         _positive(every=self.every)
 
-    def at(self, tick):
-        """The graph of a tick."""
-        return self.make(tick // self.every)
+    def at(self, tick, nodes=None):
+        """The graph of a tick.
+
+        Raises
+        ------
+        InputError
+            If ``make`` gives no graph, or its nodes are not ``nodes`` where these are given.
+        """
+        graph = self.make(tick // self.every)
+        nodes_of(graph)
+        if nodes is not None and (odd := set(nodes) ^ set(graph)):
+            raise InputError(f"graph: the draw of tick {tick} and the first differ in node {min(odd, key=repr)!r}")
+        return graph
 
 
-def check(graph, *, allow_parts=True):
-    """Return the graph with nodes 0..N-1; warn, or raise, where it is not connected.
+def nodes_of(graph):
+    """The names of a graph's nodes in its own order (of a view: the order of the graph behind it), a tuple.
 
     Raises
     ------
     InputError
-        If the graph has no edge, or is not connected and ``allow_parts`` is False.
+        If it is not a networkx graph, or has no nodes.
     """
-    if graph.number_of_edges() == 0:
+    if not isinstance(graph, nx.Graph):
+        raise InputError(f"graph: needs a networkx graph or topology.Rewired, got {type(graph).__name__}")
+    if len(graph) == 0:
+        raise InputError("graph: has no nodes")
+    behind = graph
+    while hasattr(behind, "_graph"):  # a view lists its nodes as a set does: strings in another order in each process
+        behind = behind._graph
+    return tuple(node for node in behind if node in graph)
+
+
+def check(graph, *, allow_parts=True):
+    """Return the graph; warn, or raise, where it is not connected.
+
+    Raises
+    ------
+    InputError
+        If it is not a graph, has no edge between two nodes, has parallel edges or weights that are not numbers above
+        0, or is not connected and ``allow_parts`` is False.
+    """
+    nodes_of(graph)
+    if graph.number_of_edges() == nx.number_of_selfloops(graph):
         raise InputError("graph: has no edges")
-    if set(graph) != set(range(len(graph))):
-        graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
+    _has_weights(graph)
     parts = components(graph)
     if parts > 1:
         message = f"graph: not connected, its {parts} components can never agree"
@@ -255,21 +275,48 @@ def check(graph, *, allow_parts=True):
 
 
 def components(graph):
-    """Number of (weakly) connected components."""
-    weak = nx.number_weakly_connected_components if graph.is_directed() else nx.number_connected_components
-    return weak(graph)
+    """Number of parts that hear nobody outside: if there is more than one they never agree.
+
+    Of an undirected graph these are its connected components.
+    """
+    if graph.is_directed():
+        return nx.number_attracting_components(graph.reverse(copy=False))
+    return nx.number_connected_components(graph)
 
 
-def mixing_matrix(graph, kind="uniform"):
+def _has_weights(graph):
+    """Whether edges have weights that differ; refuses weights that are none, and parallel edges."""
+    count = collections.Counter(edge if graph.is_directed() else frozenset(edge) for edge in graph.edges())
+    pair, most = max(count.items(), key=lambda item: item[1], default=((), 0))
+    if most > 1:
+        raise InputError(
+            f"graph: {most} parallel edges between {' and '.join(map(repr, pair))}; "
+            "networkx.Graph(graph) or DiGraph(graph) keeps one, its attribute weight may stand for more"
+        )
+    edges = list(graph.edges(data="weight"))
+    given = [weight for *_, weight in edges if weight is not None]
+    for a, b, weight in edges if given else ():
+        if not (isinstance(weight, numbers.Real) and 0 < weight < math.inf):
+            allowed = "where others have one" if weight is None else "must be a finite number above 0"
+            raise InputError(f"graph: edge {a!r}, {b!r} has weight={weight!r}, {allowed}")
+    return len(set(given)) > 1
+
+
+def mixing_matrix(graph, kind="uniform", *, nodes=None):
     """Row-stochastic matrix of a graph: row i says how node i weighs the models it receives.
 
     Parameters
     ----------
     graph : networkx.Graph or DiGraph
+        An edge (a, b) of a directed graph lets b hear a. A self loop makes a node one more neighbour of its own. A
+        node that hears nobody keeps what it has: its row is 1 on the diagonal.
     kind : {"uniform", "metropolis"}
-        uniform: 1/degree for each neighbour. metropolis: 1/(1 + the larger degree of both), the rest stays
-        with the node itself (Metropolis-Hastings; symmetric, hence the plain mean is what nodes agree on). The
-        part that stays comes on top of beta: a node then averages ``beta w + (1 - beta) (matrix row) w``.
+        uniform: 1/degree for each neighbour; where edges have the attribute ``weight``, in proportion to that.
+        metropolis: 1/(1 + the larger degree of both), the rest stays with the node itself (Metropolis-Hastings;
+        symmetric, hence the plain mean is what nodes agree on). The part that stays comes on top of beta: a node
+        then averages ``beta w + (1 - beta) (matrix row) w``.
+    nodes : sequence, optional
+        The order of rows and columns, default :func:`nodes_of`.
 
     Returns
     -------
@@ -278,18 +325,31 @@ def mixing_matrix(graph, kind="uniform"):
     Raises
     ------
     InputError
-        If the kind is unknown, or metropolis is asked for a directed graph.
+        If the kind is unknown, the graph has parallel edges or weights that are not numbers above 0, or metropolis is
+        asked for a directed graph or one whose weights differ.
+
+    Examples
+    --------
+    >>> graph = nx.Graph([("Ann", "Bob"), ("Bob", "Cy"), ("Bob", "Bob")])
+    >>> mixing_matrix(graph).to_dense()[1]
+    tensor([0.3333, 0.3333, 0.3333], dtype=torch.float64)
     """
     if kind not in MIXINGS:
         raise InputError(f"mixing='{kind}': choose one of {', '.join(MIXINGS)}")
     if kind == "metropolis" and graph.is_directed():
         raise InputError("mixing='metropolis': needs an undirected graph")
-    n = len(graph)
-    adjacency = nx.to_scipy_sparse_array(graph, nodelist=range(n), weight=None, format="coo", dtype=float)
+    nodes = nodes_of(graph) if nodes is None else nodes
+    weighted = _has_weights(graph)
+    if weighted and kind == "metropolis":
+        raise InputError("mixing='metropolis': has no use for the weights of edges, nx.Graph(graph.edges) is without")
+    n, weight = len(nodes), "weight" if weighted else None
+    # From rows to single entries: of the other format networkx lists a self loop three times.
+    adjacency = nx.to_scipy_sparse_array(graph, nodelist=nodes, weight=weight, format="csr", dtype=float).tocoo()
     sender, receiver = (torch.as_tensor(part.astype(np.int64)) for part in adjacency.coords)
-    degree = torch.zeros(n, dtype=torch.float64).index_add_(0, receiver, torch.ones(len(receiver)).double())
+    share = torch.as_tensor(adjacency.data)
+    degree = torch.zeros(n, dtype=torch.float64).index_add_(0, receiver, share)
     larger = torch.maximum(degree[sender], degree[receiver])
-    share = 1 / degree[receiver] if kind == "uniform" else 1 / (1 + larger)
+    share = share / degree[receiver] if kind == "uniform" else 1 / (1 + larger)
     own = 1 - torch.zeros(n, dtype=torch.float64).index_add_(0, receiver, share)
     own = own.where(own > 1e-12, 0.0)
     node = torch.arange(n)
@@ -301,6 +361,7 @@ def mixing_matrix(graph, kind="uniform"):
 
 def spectral_gap(graph, kind="metropolis"):
     """One minus the second largest modulus of the mixing matrix's eigenvalues: how fast nodes agree."""
+    _at_least(2, **{"graph: number of nodes": len(graph)})
     values = np.linalg.eigvals(mixing_matrix(graph, kind).to_dense().numpy())
     return float(1 - np.sort(np.abs(values))[-2])
 
@@ -309,16 +370,24 @@ def steady_gain(graph, kind="uniform"):
     """Gain of the initial weights that undoes averaging: 1/||v|| of the mixing matrix's steady state v.
 
     Badie-Modiri et al., arXiv 2403.15855: sqrt(N) for a regular graph.
+
+    Raises
+    ------
+    InputError
+        If the graph is not connected: then there is no single steady state.
     """
+    if components(graph) > 1:
+        raise InputError(f"graph: its {components(graph)} components have no common steady state")
     values, vectors = np.linalg.eig(mixing_matrix(graph, kind).to_dense().numpy().T)
     steady = np.real(vectors[:, np.argmin(np.abs(values - 1))])
     return float(1 / np.linalg.norm(steady / steady.sum()))
 
 
-def to_csv(graph, path):
-    """Write a graph as an edge list that :func:`from_file` reads."""
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows(sorted(graph.edges))
+def _in_order(graph):
+    """A graph of the same edges, without attributes, whose nodes stand in the order 0, 1, ..."""
+    ordered = nx.empty_graph(len(graph))
+    ordered.add_edges_from(graph.edges)
+    return ordered
 
 
 def _connected(draw, attempts=100):

@@ -10,18 +10,19 @@ from lib.errors import InputError
 class LeNet5(nn.Module):
     """LeNet5 as in both papers: 6@5x5 (padding 2), 16@5x5, 120, 84, classes; 61,706 parameters for MNIST.
 
-    Xavier uniform weights, zero biases. Pooling before the ReLU gives the same values as after it (both are
-    monotonic) at a quarter of the cost.
+    ``widths`` are those of its four hidden layers. Xavier uniform weights, zero biases. Pooling before the ReLU gives
+    the same values as after it (both are monotonic) at a quarter of the cost.
     """
 
-    def __init__(self, image_shape, classes):
+    def __init__(self, image_shape, classes, *, widths=(6, 16, 120, 84)):
         super().__init__()
         channels, height, width = _at_least(12, image_shape)
-        self.conv1 = nn.Conv2d(channels, 6, 5, padding=2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2), 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, classes)
+        first, second, third, fourth = widths
+        self.conv1 = nn.Conv2d(channels, first, 5, padding=2)
+        self.conv2 = nn.Conv2d(first, second, 5)
+        self.fc1 = nn.Linear(second * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2), third)
+        self.fc2 = nn.Linear(third, fourth)
+        self.fc3 = nn.Linear(fourth, classes)
         _initialise(self, nn.init.xavier_uniform_)
 
     def forward(self, x):

@@ -69,6 +69,12 @@ class Claim:
         return f"{self.relation} {self.value:g}"
 
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a check of our own; else a paper, its code or another publication says so."""
+        return "ours" in (self.source, self.evidence)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A claim and what was measured; `result` says in words how they compare."""
@@ -81,6 +87,18 @@ class Verdict:
     def failed(self) -> bool:
         """True for a claim that should hold here and does not."""
         return self.result in FAILURES or self.result.startswith("failed")
+
+    @property
+    def kind(self) -> str:
+        """In one word: "holds", "fails", "failed" (its notebook), "stale" or "open" (nothing was measured)."""
+        kinds = {"reproduced": "holds", "as committed (holds": "holds", "not reproduced": "fails",
+                 "as committed": "fails", "failed": "failed", "stale": "stale"}  # fmt: skip
+        return next((kind for start, kind in kinds.items() if self.result.startswith(start)), "open")
+
+    def __str__(self) -> str:
+        """One line of markdown: what was claimed, what was measured, how they compare."""
+        claim = self.claim
+        return f"*{claim.sentence}* Expected {claim.threshold}, here {number(self.ours)}: **{self.result}**."
 
 
 def record(quantity: str, value: float, *, at_least: bool = False) -> None:
@@ -209,11 +227,10 @@ def conclusion(sentence: str) -> "Markdown":
 
     profile = context.profile().removesuffix("-custom")
     lines = [
-        f"* *{claim.sentence}* Expected {claim.threshold}, here {_number(ours)}: **{verdict.result}**."
+        f"* {_verdict(claim, ours, 'current')}"
         for claim in load()
         if (ours := _recorded.get(claim.quantity)) is not None
         and (profile in claim.profiles or profile == "interactive")
-        for verdict in [_verdict(claim, ours, "current")]
     ]
     return Markdown("\n".join([sentence, "", *lines]))
 
@@ -235,7 +252,7 @@ def markdown(verdicts: list[Verdict]) -> str:
             v.claim.sentence,
             f"{v.claim.paper}, {v.claim.item}",
             v.claim.threshold,
-            _number(v.ours),
+            number(v.ours),
             v.result,
         )
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
@@ -257,7 +274,7 @@ def show(verdicts: list[Verdict]) -> int:
     shown = [v for v in verdicts if v.result != "not run"]
     width = max((len(v.claim.id) for v in shown), default=0)
     for v in shown:
-        print(f"{v.claim.id:{width}}  {v.claim.threshold:>16}  {_number(v.ours):>10}  {v.result}")
+        print(f"{v.claim.id:{width}}  {v.claim.threshold:>16}  {number(v.ours):>10}  {v.result}")
     print(summary(verdicts))
     failed = [v.claim.id for v in verdicts if v.failed]
     if failed:
@@ -265,11 +282,12 @@ def show(verdicts: list[Verdict]) -> int:
     return int(bool(failed))
 
 
-def _number(value):
+def number(value: float | dict[str, float] | None) -> str:
+    """A measured value for people; nothing where there is none."""
     if value is None:
         return ""
     if isinstance(value, dict):
-        return f"≥ {_number(value['at_least'])}"
+        return f"≥ {number(value['at_least'])}"
     if value != value:
         return "not within the run"
     return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"

@@ -80,10 +80,10 @@ def _content(values):
     """What the user's own data, files and code hold: other content under the same name is another notebook."""
     names = values.get("data")
     found = []
-    if "folder" in ([names] if isinstance(names, str) else names or []):
+    for name in sorted({"folder", "cifar10"} & set([names] if isinstance(names, str) else names or [])):
         from lib import sources  # two seconds that a run with nothing to do need not spend
 
-        found.append(sources.fingerprint("folder"))
+        found += filter(None, [sources.fingerprint(name)])
     words = [value for value in values.values() if isinstance(value, str) and value]
     files = [os.path.join(paths.ROOT, os.path.expanduser(word)) for word in words]
     files += [file for word in words for file in _module_files(word)]

@@ -1,33 +1,30 @@
-"""The report: a web site from the executed notebooks, with claims, items and pictures on its first page.
+"""The report: a web site from the notebooks, with verdicts, figures and pages of text, by Sphinx.
 
-``make report`` builds ``results/<profile>/report`` by Sphinx; notebooks are not run again. It needs no
-network to build or to read, and is built anew only if something that it shows has changed.
+``make report`` builds ``results/<profile>/report`` from ``docs`` (text, templates, style) and from what lies in
+``results``: executed notebooks where there are some, else the notebooks' sources with the committed figures and
+tables. No notebook is run. It needs no network to build or to read, and is built anew only if something that it
+shows has changed.
 """
 
 import argparse
 import hashlib
-import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from html import escape
 from pathlib import Path
 
+import jinja2
 import nbformat
 
 from lib import paths
 from lib.errors import InputError
-from lib.report import claims, coverage
+from lib.report import claims, notebook_pages, pages, plan
+from lib.report.pages import DOCS
 
 SPHINX_SECONDS = 900
-STYLE = """
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
-.gallery figure { margin: 0; }
-.gallery figcaption { font-size: .8rem; text-align: center; overflow-wrap: anywhere; }
-.gallery img { background: white; width: 100%; height: 11rem; object-fit: contain; }
-table { font-size: .85rem; }
-"""
 
 
 def build(profile: str, *, states: dict[str, str], folder: Path | None = None) -> Path:
@@ -49,19 +46,17 @@ def build(profile: str, *, states: dict[str, str], folder: Path | None = None) -
     Raises
     ------
     InputError
-        If no notebook has been executed, or Sphinx refuses a page.
+        If there are no results, or Sphinx refuses a page.
     """
     folder = folder or paths.RESULTS / profile
-    notebooks = executed(folder)
-    if not notebooks:
-        raise InputError(f"profile={profile}: no executed notebooks; run: make reproduce PROFILE={profile}")
-    report, index = folder / "report", _index(profile, folder, notebooks, states)
-    inputs = _digest(index, [*notebooks.values(), *_figures(folder)])
-    stamp = report / ".inputs"
-    if not stamp.is_file() or stamp.read_text() != inputs:
-        with tempfile.TemporaryDirectory(prefix="report-", dir=folder) as work:
-            source, built = Path(work, "source"), Path(work, "built")
-            _lay_out(source, index, folder, notebooks)
+    if not states:
+        raise InputError(f"profile={profile}: no results; run: make reproduce PROFILE={profile}")
+    report = folder / "report"
+    with tempfile.TemporaryDirectory(prefix="report-", dir=folder) as work:
+        source, built = Path(work, "source"), Path(work, "built")
+        _lay_out(source, pages.Profile.of(profile, folder, states))
+        stamp, inputs = report / ".inputs", _digest(source)
+        if not stamp.is_file() or stamp.read_text() != inputs:
             _sphinx(source, built)
             (built / stamp.name).write_text(inputs)
             shutil.rmtree(report, ignore_errors=True)
@@ -71,97 +66,97 @@ def build(profile: str, *, states: dict[str, str], folder: Path | None = None) -
 
 def executed(folder: Path) -> dict[str, Path]:
     """Executed notebooks below ``folder/executed``, by name."""
-    files = sorted(path for path in (folder / "executed").rglob("*.ipynb") if ".partial" not in path.name)
-    return {path.relative_to(folder / "executed").with_suffix("").as_posix(): path for path in files}
+    return {name: path for name, path in plan.find(folder / "executed").items() if not name.endswith(".partial")}
 
 
-def _figures(folder):
-    return sorted((folder / "figures").glob("*.png"))
+def _lay_out(source, own):
+    """Write the pages, and what they show, where Sphinx looks for them."""
+    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(paths.ROOT / "lib", source / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for page in source.glob("*.md"):
+        page.write_text(_inside(page.read_text(encoding="utf-8")), encoding="utf-8")
+    sources = plan.find()
+    ran = executed(own.folder)
+    notebooks = {name: notebook_pages.read(path) for name, path in (sources | ran).items()}
+    content = pages.content(own, {name: notebook.cells[0].source for name, notebook in notebooks.items()})
+    for profile in content["profiles"]:
+        for kind in ("figures", "tables"):
+            if (profile.folder / kind).is_dir():
+                shutil.copytree(profile.folder / kind, source / "extra/results" / profile.name / kind)
+    for name, path in sources.items():
+        _write(source / "extra/notebooks" / f"{name}.ipynb", path.read_text(encoding="utf-8"))
+    environment = templates()
+    for name in environment.list_templates(filter_func=lambda name: name.endswith(".md.j2") and name[0] != "_"):
+        _write(source / name.removesuffix(".j2"), environment.get_template(name).render(content))
+    for group in content["groups"]:
+        _write(source / group / "index.md", environment.get_template("_group.md.j2").render(content, group=group))
+    for each in content["notebooks"]:
+        name, notebook = each["name"], notebooks[each["name"]]
+        if name not in ran:
+            notebook = notebook_pages.with_results(notebook, own.folder, _listed(name, content["items"]))
+        concluded = [] if name in ran else pages.measured(own, name)
+        head, foot = (
+            environment.get_template(f"_{part}.md.j2").render(content, **each, ran=name in ran, measured=concluded)
+            for part in ("head", "foot")
+        )
+        _write(source / f"{name}.ipynb", nbformat.writes(notebook_pages.page(notebook, head=head, foot=foot)))
 
 
-def _digest(index, files):
-    parts = [index, STYLE, Path(__file__).with_name("sphinx_conf.py").read_text()]
-    parts += [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def _inside(text):
+    """A page of ``docs`` whose links lead to pages of the report; what lies elsewhere in the repository has no link."""
+    text = re.sub(r"\]\(\.\./notebooks/([^)]+\.ipynb)\)", r"](\1)", text)
+    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", text)
 
 
-def _index(profile, folder, notebooks, states):
-    """Source of the first page, in MyST markdown."""
-    verdicts = claims.judge(profile, states=states, folder=folder)
-    groups = dict.fromkeys(name.partition("/")[0] for name in sorted(notebooks, key=_last_explore))
-    parts = [
-        f"# Results at profile {folder.name}",
-        "Figures and tables of two papers: *Connecting Independently Trained Modes via Layer-Wise "
-        "Connectivity* (arXiv 2505.02604) and *Vanishing Variance Problem in Fully Decentralized "
-        "Neural-Network Systems* (arXiv 2404.04616).",
-        "## Claims",
-        claims.summary(verdicts),
-        claims.markdown(verdicts) if verdicts else "",
-        "## Figures",
-        _gallery(_figures(folder)),
-        "## Items of the papers",
-        coverage.table(link=lambda name: f"[{name}]({name}.ipynb)" if name in notebooks else name, states=states),
-        *(_contents(group, [name for name in notebooks if name.startswith(f"{group}/")]) for group in groups),
-    ]
-    return "\n\n".join(parts) + "\n"
+def _listed(name, items):
+    """Files without suffix of the items that a notebook belongs to."""
+    files = [file for item in items if name in item["notebook"].split() for file in item["files"].split()]
+    return {file.rpartition(".")[0] for file in files}
 
 
-def _last_explore(name):
-    return name.startswith("explore/"), name
+def templates() -> jinja2.Environment:
+    """The templates of the pages."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(DOCS), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = claims.number
+    return environment
 
 
-def _gallery(figures):
-    cells = [
-        f'<figure><a href="figures/{name}.pdf"><img src="figures/{name}.png" alt="{name}" loading="lazy"></a>'
-        f'<figcaption>{name} · <a href="figures/{name}.csv">csv</a></figcaption></figure>'
-        for name in (escape(figure.stem) for figure in figures)
-    ]
-    return "\n".join(["```{raw} html", '<div class="gallery">', *cells, "</div>", "```"])
+def _write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
 
 
-def _contents(group, names):
-    return "\n".join(["```{toctree}", ":hidden:", f":caption: {group.capitalize()}", "", *names, "```"])
-
-
-def _lay_out(source, index, folder, notebooks):
-    """Write the pages, their style and the files to download where Sphinx looks for them."""
-    (source / "static").mkdir(parents=True)
-    (source / "extra").mkdir()
-    (source / "static" / "report.css").write_text(STYLE)
-    (source / "index.md").write_text(index, encoding="utf-8")
-    shutil.copyfile(Path(__file__).with_name("sphinx_conf.py"), source / "conf.py")
-    for kind in ("figures", "tables"):
-        if (folder / kind).is_dir():
-            shutil.copytree(folder / kind, source / "extra" / kind)
-    for name, path in notebooks.items():
-        page = source / f"{name}.ipynb"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(nbformat.read(path, as_version=4), page)
+def _digest(folder):
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    parts = [(file.relative_to(folder).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _sphinx(source, built):
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", str(source.parent / "doctrees")]
     try:
         done = subprocess.run(
-            [*command, str(source), str(built)], capture_output=True, text=True, check=False, timeout=SPHINX_SECONDS
-        )
+            [*command, str(source), str(built)], capture_output=True, text=True, check=False, timeout=SPHINX_SECONDS,
+            env=os.environ | {"PYTHONPATH": str(paths.ROOT)},
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise InputError(f"report: Sphinx did not end within {SPHINX_SECONDS} seconds and was ended") from None
     if done.returncode:
         raise InputError(f"report: {(done.stderr.strip().splitlines() or ['Sphinx failed'])[-1]}")
+    (built / ".warnings").write_text(done.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build the report of a profile from its executed notebooks."""
-    from lib.report.plan import plan, states
-
+    """Build the report of a profile from the results that are there."""
     parser = argparse.ArgumentParser(prog="report", description=main.__doc__)
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
     try:
-        jobs = plan(options.profile, "*", {}, device=options.device)
-        known = states(jobs, paths.RESULTS / options.profile)
+        jobs = plan.plan(options.profile, "*", {}, device=options.device)
+        known = plan.states(jobs, paths.RESULTS / options.profile)
         print(f"report: {build(options.profile, states=known).relative_to(paths.ROOT)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,6 +8,9 @@ from pandas.api.types import is_numeric_dtype
 from lib.report import context
 from lib.report.figures import csv
 
+# What people read for a column that code and csv name in one word.
+HEADINGS = {"max_loss": "largest training loss", "sgd_steps": "SGD steps"}
+
 
 def save(df: DataFrame, name: str, *, caption: str, source: str, missing: str = "nan") -> DataFrame:
     """Save a table.
@@ -34,8 +37,9 @@ def save(df: DataFrame, name: str, *, caption: str, source: str, missing: str = 
     table = df.reset_index() if any(df.index.names) else df.reset_index(drop=True)
     note = f"{caption} (data: {source}; profile: {context.profile()})"
     context.write(path.with_suffix(".csv"), csv(table))
-    context.write(path.with_suffix(".md"), f"{note}\n\n{markdown(table, missing)}\n")
-    context.write(path.with_suffix(".tex"), _latex(table, note, missing, label=f"tab:{name}"))
+    shown = table.rename(columns=HEADINGS)
+    context.write(path.with_suffix(".md"), f"{note}\n\n{markdown(shown, missing)}\n")
+    context.write(path.with_suffix(".tex"), _latex(shown, note, missing, label=f"tab:{name}"))
     return table.map(lambda value: missing if _is_missing(value) else value)
 
 

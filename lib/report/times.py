@@ -21,14 +21,21 @@ def read(results: Path) -> dict[str, float]:
     return {}
 
 
+def machine(results: Path) -> str:
+    """On which machine that was; nothing where it is not known."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return json.loads((results / FILE).read_text())["machine"]
+    return ""
+
+
 def record(results: Path, name: str, seconds: float) -> None:
     """Note how long a notebook took, and on which machine; less where it found its runs in the cache.
 
     Notebooks that end at the same moment, in several threads, are noted one after another.
     """
-    machine = f"{platform.machine()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+    here = f"{platform.machine()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
     with _writing:
         known = read(results) | {name: round(seconds, 1)}
         context.write(
-            results / FILE, json.dumps({"machine": machine, "seconds": known}, indent=1, sort_keys=True) + "\n"
+            results / FILE, json.dumps({"machine": here, "seconds": known}, indent=1, sort_keys=True) + "\n"
         )

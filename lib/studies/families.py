@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lib import models, training
 from lib.connectivity import M2M, Adaptive, Fixed, connect
+from lib.errors import InputError
 from lib.layers import data_flow
 from lib.studies.modes import Mode, load_mode
 
@@ -32,11 +33,19 @@ LAPTOP = {
     # SGD, not AdamW as in the paper: a tiny CCT's modes by AdamW are so sharp that plain SGD leaves them again.
     "cct7": replace(_SMALL, epochs=60),
 }
+# Medium members: no augmentation, as with it a small network's own loss is above the bound of its paths.
+_MEDIUM = training.Recipe(epochs=20, batch=64, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="onecycle")
+MEDIUM = {}
+_RECIPES = {"laptop": (LAPTOP, _SMALL), "medium": (MEDIUM, _MEDIUM), "paper": (PAPER, _CNN)}
 # Learning rate along the path: plain SGD, as in the paper, but larger, which takes fewer SGD steps; without batch norm
 # less is stable, and long-trained ResNets (fine-tuned path) need fewer SGD steps with less.
 RATES = {"lenet5": 0.05, "resnet18": 0.2, "cct7": 0.2}
 _RATE = 0.4
-_JUDGED = 2048  # images of the training split by which anchors are judged; the laptop's all
+# Larger first steps and less slack than the defaults: fewer SGD steps, as tried on the families' first pairs. Laptop
+# members are judged on all images; the medium ones, of which a judge's image costs a third of an SGD step's, on fewer.
+_QUICK = Adaptive(slack=0.85, step=0.1, largest_step=1.0, judge_images=2048, interior_points=3)
+_CAREFUL = replace(_QUICK, look=3.0, judge_images=1024, interior_points=1)
+_DRIVERS = {"laptop": _QUICK, "medium": _CAREFUL, "paper": _QUICK}
 
 
 def recipe(model, size, *, epochs=0):
@@ -46,7 +55,7 @@ def recipe(model, size, *, epochs=0):
     ----------
     model : str
         A family of ``lib.models``.
-    size : {"laptop", "paper"}
+    size : {"laptop", "medium", "paper"}
     epochs : int
         Instead of the recipe's own, unless 0.
 
@@ -54,17 +63,21 @@ def recipe(model, size, *, epochs=0):
     -------
     lib.training.Recipe
     """
-    chosen = PAPER.get(model, _CNN) if size == "paper" else LAPTOP.get(model, _SMALL)
+    if size not in _RECIPES:
+        raise InputError(f"size='{size}': choose one of {', '.join(_RECIPES)}")
+    own, common = _RECIPES[size]
+    chosen = own.get(model, common)
     return replace(chosen, epochs=epochs) if epochs else chosen
 
 
-def adaptive(model, *, max_loss, lr, batch, max_sgd_steps):
+def adaptive(model, size, *, max_loss, lr, batch, max_sgd_steps):
     """The adaptive search of the family notebooks, following the data flow.
 
     Parameters
     ----------
     model : str
         A family of ``lib.models``.
+    size : {"laptop", "medium", "paper"}
     lr : float
         Of the training along the path; 0 takes the family's own.
     max_loss, batch, max_sgd_steps
@@ -74,12 +87,31 @@ def adaptive(model, *, max_loss, lr, batch, max_sgd_steps):
     -------
     lib.connectivity.M2M
     """
-    # A larger first step and less slack than the defaults: fewer SGD steps, as tried on the families' first pairs.
-    driver = Adaptive(
-        max_loss=max_loss, slack=0.85, step=0.1, largest_step=1.0, max_sgd_steps=max_sgd_steps,
-        judge_images=_JUDGED, interior_points=3,
-    )  # fmt: skip
+    driver = replace(_DRIVERS[size], max_loss=max_loss, max_sgd_steps=max_sgd_steps)
     return M2M(order="fdf", lr=lr or RATES.get(model, _RATE), batch=batch, driver=driver)
+
+
+def variants(search):
+    """An adaptive search with one choice changed at a time: what each does to the images that a path takes.
+
+    Parameters
+    ----------
+    search : lib.connectivity.M2M
+        With the driver :class:`lib.connectivity.Adaptive`.
+
+    Returns
+    -------
+    dict of str to lib.connectivity.M2M
+        By what was changed; the first is the search as it is.
+    """
+    driver = {"step": (0.02, 0.3), "chunk": (2, 10), "slack": (0.5, 1.0), "look": (1.0, 2.0)}
+    driver["first_images"] = (search.driver.judge_images,)
+    found = {"as set": search}
+    for name, values in driver.items():
+        found |= {f"{name}={each:g}": replace(search, driver=replace(search.driver, **{name: each})) for each in values}
+    found |= {f"lr={each:g}": replace(search, lr=each) for each in (search.lr / 3, 3 * search.lr)}
+    with_momentum = [replace(search, momentum=0.9, lr=search.lr * each) for each in (0.1, 0.3)]
+    return found | {f"momentum=0.9, lr={each.lr:g}": each for each in with_momentum}
 
 
 @dataclass(frozen=True)
@@ -100,6 +132,8 @@ class Budgets:
     interior_points : int
         Points evaluated inside every segment.
     seed : int
+    eval_images : int
+        As ``images`` of :meth:`lib.connectivity.Path.evaluate`.
     """
 
     start: Mode
@@ -111,6 +145,7 @@ class Budgets:
     anchors: int = 40
     interior_points: int = 3
     seed: int = 0
+    eval_images: int = 0
 
 
 def fixed_schedule(config, checkpoint):
@@ -134,7 +169,7 @@ def fixed_schedule(config, checkpoint):
         search = M2M(lr=config.lr, batch=config.batch, moving_spheres=False, driver=_schedule(ticks, layers, config))
         path = connect(start, end, task, search, seed=config.seed, checkpoint=checkpoint.child(str(sgd_steps)))
         spent.append(5 * ticks)
-        max_losses.append(path.max_loss(task, interior_points=config.interior_points))
+        max_losses.append(path.max_loss(task, interior_points=config.interior_points, images=config.eval_images))
         if max_losses[-1] <= config.bound:
             break
     return {"sgd_steps": spent, "max_losses": max_losses, "reached": max_losses[-1] <= config.bound}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lib import seeds, sources, tasks
 from lib.errors import InputError
 from lib.gossip import topology
-from lib.gossip.averaging import Average, Federated, Isolated, TransferLike, VarianceCorrected
+from lib.gossip.algorithms import Average, Federated, Isolated, TransferLike, VarianceCorrected
 from lib.gossip.labels import IID
 from lib.gossip.messages import Compressed, Partitioned, Sampled
 from lib.gossip.simulation import Settings, simulate
@@ -107,7 +107,7 @@ def gossip_run(config, checkpoint):
     graph = config.graph.make(config.seed)
     result = simulate(
         task, _model(config.model, task), graph, averaging=config.averaging, ticks=config.ticks, seed=config.seed,
-        labels=config.labels, checkpoint=checkpoint, **_fields(config.settings),
+        labels=config.labels, settings=config.settings, checkpoint=checkpoint,
     )  # fmt: skip
     by_tick = result.history.groupby("tick")
     history = by_tick.agg(accuracy=("accuracy", "mean"), lowest=("accuracy", "min"),
@@ -122,7 +122,3 @@ def gossip_run(config, checkpoint):
 
 def _model(name, task):
     return (lambda seed: SmallResNet(task.image_shape, task.classes)) if name == "small_resnet" else name
-
-
-def _fields(settings):
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}

@@ -1,9 +1,9 @@
 """The run from which the gossip notebooks start: plain gossip on a random regular graph."""
 
-from lib.gossip.averaging import Average
+from lib.gossip.algorithms import Average
 from lib.gossip.simulation import Settings
 from lib.studies.gossip import Run, regular
-from lib.tasks import LABELS
+from lib.tasks import label_of
 
 
 def base_run(
@@ -46,4 +46,4 @@ def base_run(
         data=data, image_size=image_size, model=model, graph=regular(num_nodes, degree), averaging=Average(),
         ticks=ticks, seed=seed, settings=settings,
     )  # fmt: skip
-    return base, f"{LABELS.get(data, data)}, {model}"
+    return base, f"{label_of(data)}, {model}"

@@ -42,9 +42,16 @@ def topologies(num_nodes, degree, *, rewired_every=50):
 def from_file(path):
     """Config of the graph of an edge file (:func:`lib.gossip.topology.from_file`).
 
-    It holds the edges themselves: runs follow what is in the file, and workers need not reach it.
+    It holds nodes and edges themselves: runs follow what is in the file, and workers need not reach it.
     """
-    return GraphConfig("from_edges", {"edges": sorted(sorted(edge) for edge in topology.from_file(path).edges)})
+    graph = topology.from_file(path)
+    place = {node: number for number, node in enumerate(graph)}
+    edges = [
+        [*sorted((a, b), key=place.get), *([] if weight is None else [weight])]
+        for a, b, weight in graph.edges(data="weight")
+    ]
+    edges.sort(key=lambda edge: [place[node] for node in edge[:2]])
+    return GraphConfig("from_edges", {"nodes": list(graph), "edges": edges})
 
 
 def describe(config, seed):

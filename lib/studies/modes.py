@@ -3,24 +3,29 @@
 A module of its own, so that no change of a search or of an evaluation trains a mode again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lib import models, runs, sources, sphere, tasks, training
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set by name, and how networks are trained on it; ``image_size`` and ``train_images`` 0 keep its own."""
+    """A data set by name, and how networks are trained on it; ``image_size`` and ``train_images`` 0 keep its own.
+
+    Of ``train_images`` each class has its part. ``augment`` False leaves out the data set's augmentation.
+    """
 
     name: str = "digits"
     image_size: int = 0
     train_images: int = 0
     precision: str = "float32"
     compiled: bool = False
+    augment: bool = True
 
     def load(self):
         """The task."""
         task = tasks.load(self.name, size=self.image_size or None, precision=self.precision, compiled=self.compiled)
+        task = task if self.augment else replace(task, augmentation=None)
         return task.subset(self.train_images) if self.train_images else task
 
     def fingerprint(self):

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from lib import models, seeds, sources, tasks, training
 from lib.batched.layout import Layout
 from lib.gossip import measures, topology
-from lib.gossip.averaging import average
+from lib.gossip.algorithms import average
 from lib.studies.gossip import GraphConfig
 
 

@@ -1,0 +1,100 @@
+"""Running statistics of batch norm: which norms have them, and what they are after weights were moved.
+
+Statistics of an average of networks are not the average of their statistics: a network whose weights were moved
+without training is meaningless in eval mode before they are computed anew.
+"""
+
+import contextlib
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lib import scopes, seeds
+
+
+def batch_norms(model):
+    """The batch norms whose running statistics follow the data, by name.
+
+    One that is frozen keeps them as constants: of momentum 0, all of its parameters without gradient, or in eval mode
+    inside a model in training mode.
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+    """
+    return {name: norm for name, norm in model.named_modules() if _follows(norm, model.training)}
+
+
+def _follows(norm, training):
+    if not (isinstance(norm, _BatchNorm) and norm.track_running_stats) or norm.momentum == 0:
+        return False
+    parameters = list(norm.parameters())
+    frozen = parameters and not any(p.requires_grad for p in parameters)
+    return not frozen and (norm.training or not training)
+
+
+def running_statistics(model):
+    """The running mean and variance of every norm of a model that keeps them, by name."""
+    return {n: b for n, b in model.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var")}
+
+
+def depends_on_batch(model):
+    """Whether a model has a batch norm without running statistics, which normalises by the batch in eval mode too."""
+    return any(isinstance(module, _BatchNorm) and module.running_mean is None for module in model.modules())
+
+
+@contextlib.contextmanager
+def from_batch(model, norms):
+    """Let these norms of a model take the statistics of the batch, everything else being in eval mode."""
+    with scopes.evaluation(model):
+        for norm in norms.values():
+            norm.train()
+        yield
+
+
+@torch.no_grad()
+def reestimate(model, x, *, batch=256):
+    """Set running statistics to those of inputs ``x``, after weights were averaged or interpolated.
+
+    The statistics are the plain average over batches, which are drawn at random: of images that lie sorted by class, a
+    batch in their order would hold one class, and its variance would be too small. Models without batch norm are left
+    alone at no cost.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    x : tensor (n, ...)
+    batch : int
+        Most inputs of a forward pass.
+
+    Returns
+    -------
+    tensor (n, ...) or None
+        What the model makes of ``x`` where batch norm takes each batch's own statistics; of one batch these are
+        the outputs in eval mode, but for the running variances' factor n / (n - 1). None without batch norm.
+
+    Notes
+    -----
+    ``torch.optim.swa_utils.update_bn`` puts the whole model into training mode, dropout and frozen norms included.
+    """
+    norms = batch_norms(model)
+    if not norms:
+        return None
+    momenta = {name: norm.momentum for name, norm in norms.items()}
+    with from_batch(model, norms):
+        for norm in norms.values():
+            norm.reset_running_stats()
+            norm.momentum = None
+        try:
+            return _in_parts(model, x, batch)
+        finally:
+            for name, norm in norms.items():
+                norm.momentum = momenta[name]
+
+
+def _in_parts(model, x, batch):
+    if len(x) <= batch:
+        return model(x)
+    order = torch.randperm(len(x), generator=seeds.generator(0, "batch norm")).to(x.device)
+    parts = order.tensor_split(-(-len(x) // batch))  # of nearly one size: no batch of a single image
+    return torch.cat([model(x[part]) for part in parts])[order.argsort()]

@@ -48,8 +48,10 @@ def save(fig: Figure, name: str, data: DataFrame, *, source: str, caption: str) 
     context.write(path.with_suffix(".csv"), csv(data))
     context.write(path.with_suffix(".md"), f"{caption}\n")
     if get_ipython():
-        display(fig, Markdown(caption))
-        plt.close(fig)
+        if any(plt.figure(number) is fig for number in plt.get_fignums()):  # else the notebook has shown it already
+            display(fig)
+            plt.close(fig)
+        display(Markdown(caption))
 
 
 def csv(data: DataFrame) -> str:

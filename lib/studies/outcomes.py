@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib import runs
 from lib.gossip import measures
-from lib.gossip.averaging import Federated
+from lib.gossip.algorithms import Federated
 from lib.studies.gossip import gossip_run
 
 MISSING = "not within the run"

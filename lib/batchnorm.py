@@ -97,7 +97,7 @@ def reestimate(model, x, *, batch=256):
 
 def _in_parts(model, x, batch):
     if len(x) <= batch:
-        return model(x)
+        return model(x[:])
     order = torch.randperm(len(x), generator=seeds.generator(0, "batch norm")).to(x.device)
     parts = order.tensor_split(-(-len(x) // batch))  # of nearly one size: no batch of a single image
     return torch.cat([model(x[part]) for part in parts])[order.argsort()]

@@ -12,11 +12,10 @@ import copy
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from lib import trial
 from lib.connectivity.symmetry import groups
 from lib.errors import InputError
-from lib.flat import check_same_shape
 
-TOLERANCE = 1e-3
 MOST_PASSES = 100
 
 
@@ -40,10 +39,11 @@ def align(a, b, task):
     InputError
         If the modes differ in shape, cannot be traced, or f(pi(B)) differs from f(B).
     """
-    check_same_shape(a, b)
+    task = trial.check_ends(a, b, task)
     found = groups(b, task)
     aligned = permuted(b, found, match(dict(a.named_parameters()), dict(b.named_parameters()), found))
-    _check_same_function(b, aligned, task.test.x[:256])
+    if not (apart := trial.difference(b, aligned, task.test.x[:256])) <= trial.TOLERANCE:
+        raise InputError(f"alignment: the permuted mode computes something else (logits differ by {apart:.2g})")
     return aligned
 
 
@@ -139,13 +139,3 @@ def _permute(tensor, axis, inner, permutation):
     """A tensor with blocks of ``inner`` entries of an axis in another order."""
     index = (permutation[:, None] * inner + torch.arange(inner)).reshape(-1)
     return tensor.index_select(axis, index.to(tensor.device))
-
-
-@torch.no_grad()
-def _check_same_function(b, aligned, x):
-    was_training = b.training
-    wanted, found = b.eval()(x), aligned(x)
-    b.train(was_training)
-    difference = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1.0))
-    if not difference <= TOLERANCE:
-        raise InputError(f"alignment: the permuted mode computes something else (logits differ by {difference:.2g})")

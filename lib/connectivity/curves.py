@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from lib import seeds
+from lib import seeds, trial
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
@@ -100,7 +100,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     FloatingPointError
         If training diverges; the message names the round.
     """
-    check_ends(a, b)
+    task = trial.check_ends(a, b, task)
     config = config or Curve()
     ends = flatten(a), flatten(b)
     training = _Training(ends, Gradients(a, task, batch=config.batch, seed=seed), config, seed)

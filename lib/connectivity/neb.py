@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from lib import trial
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_positive
 from lib.errors import InputError
-from lib.flat import check_ends, flatten
+from lib.flat import flatten
 from lib.scopes import computation
 
 PUBLISHED = ((1e-3, 1000, 4), (1e-3, 2000, 2), (1e-4, 1000, 4), (1e-5, 1000, 4))
@@ -104,7 +105,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     FloatingPointError
         If a pivot's loss is not finite; the message names the cycle.
     """
-    check_ends(a, b)
+    task = trial.check_ends(a, b, task)
     config = config or AutoNEB()
     gradients = Gradients(a, task, batch=config.batch, seed=seed, judge_images=config.judge_images)
     band = _Band(flatten(a), flatten(b), gradients, config)

@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from lib import sphere
+from lib import sphere, trial
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.llpf import connect
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, check_one_of, check_positive, check_schedule
 from lib.connectivity.walker import Walker
 from lib.errors import InputError
-from lib.flat import check_ends
 from lib.scopes import computation
 
 POLICIES = {"variance": 1.0, "root": 0.5, "constant": 0.0}
@@ -128,7 +127,7 @@ def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, che
     """
     if route not in ROUTES:
         raise InputError(f"route='{route}': choose one of {', '.join(ROUTES)}")
-    check_ends(a, b)
+    task = trial.check_ends(a, b, task)
     m2m = replace(m2m or M2M(), moving_spheres=route == "moving")
     if route == "moving":
         return connect(a, b, task, m2m, seed=seed, checkpoint=checkpoint)
@@ -159,6 +158,7 @@ class _Descent(Walker):
     """A walker on its way to the origin."""
 
     def __init__(self, start, task, config, targets, seed):
+        task = trial.check(start, task, "a")
         super().__init__(start, task, batch=config.batch, lr=config.lr, seed=seed, judge_images=1)
         if not self.weights:
             raise InputError("a: no weight tensor requires gradients, so nothing can move")

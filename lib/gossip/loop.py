@@ -6,7 +6,6 @@ Algorithms 1 to 3 of paper 2 as a short text to read are in :mod:`lib.gossip.ref
 """
 
 import torch
-from torch.nn import functional as F
 
 from lib import batchnorm, training
 from lib.batched.layout import Layout
@@ -18,7 +17,7 @@ class LoopNodes:
     chunk = 8
 
     def __init__(self, models, num_nodes, task, blended=()):
-        self.models = [model.to(device=task.device, dtype=task.train.x.dtype) for model in models]
+        self.models, self.loss = list(models), task.loss
         self.trained = [task.prepared(model) for model in self.models]
         self.layout = Layout.of(self.models[0])
         self.optimisers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in self.models]
@@ -31,7 +30,7 @@ class LoopNodes:
         return torch.stack([self._row("weights", node) for node in range(len(self.models))])
 
     def train(self, due, x, y, *, lr, momentum):
-        """One SGD step of each due node on its images ``x[:, k]``."""
+        """One SGD step of each due node on its inputs ``x[:, k]``."""
         changes = []
         for k, node in enumerate(due.tolist()):
             optimiser = self.optimisers[node]
@@ -39,7 +38,7 @@ class LoopNodes:
             optimiser.param_groups[0].update(lr=lr, momentum=momentum)
             before = self._row("weights", node)
             optimiser.zero_grad()
-            F.cross_entropy(self.trained[node](x[:, k]), y[:, k]).backward()
+            self.loss(self.trained[node](x[:, k]), y[:, k]).backward()
             optimiser.step()
             changes.append(self._row("weights", node) - before)
         return torch.stack(changes)
@@ -86,13 +85,13 @@ class LoopNodes:
         return torch.stack([away.norm(k, dim=1) for k in (1, 2)], 1)
 
     def evaluate(self, split, *, calibration=None):
-        """Loss and accuracy of every node over a split, (N, 2)."""
+        """The score of every node on a split: loss and, if the task has one, metric, (N, 2) or (N, 1)."""
         scores = []
         for node, model in enumerate(self.models):
             kept = self._row("statistics", node)
             if calibration is not None:
                 batchnorm.reestimate(model, calibration)
-            scores.append(training.evaluate(model, split))
+            scores.append(training.score(model, split))
             self._set_row("statistics", node, kept)
         return torch.tensor(scores, dtype=torch.float64)
 

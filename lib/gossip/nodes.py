@@ -8,8 +8,8 @@ equal is :class:`lib.gossip.loop.LoopNodes`.
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from lib import scores
 from lib.batched.fallback import network
 from lib.batched.gradients import gradients
 from lib.batched.layout import Layout
@@ -43,8 +43,7 @@ class StackedNodes:
     """
 
     def __init__(self, models, num_nodes, task, blended=()):
-        images = task.train.x
-        like = {"device": images.device, "dtype": images.dtype}
+        self.loss, like = task.loss, {"device": task.device, "dtype": task.dtype}
         for i, model in enumerate(models):
             running = running_statistics(model)
             if i == 0:
@@ -54,7 +53,7 @@ class StackedNodes:
                 self.statistics = torch.empty(num_nodes, self.moments.size, **like)
                 norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in running}
                 self.rates = {name: norm.momentum for name, norm in norms.items()}
-                self.network = network(model.to(**like), images[:2])
+                self.network = network(model, task.train.x[:2])
                 self.trained = task.prepared(self.network)
             self.weights[i] = nn.utils.parameters_to_vector(model.parameters()).detach()
             for name, view in self.moments.views(self.statistics[i : i + 1]).items():
@@ -65,7 +64,7 @@ class StackedNodes:
             **{name: Mailbox(num_nodes, getattr(self, name).shape[1], 0, **like) for name in blended},
         }
         # Activations of a few million numbers stay in the cache of a CPU; a GPU wants all nodes at once.
-        self.chunk = 8 if images.device.type == "cpu" else 512
+        self.chunk = 8 if task.device.type == "cpu" else 512
 
     def train(self, due, x, y, *, lr, momentum):
         """One SGD step of the due nodes.
@@ -73,8 +72,8 @@ class StackedNodes:
         Parameters
         ----------
         due : tensor (k,), int64
-        x : tensor (B, k, C, H, W)
-        y : tensor (B, k)
+        x : tensor (B, k, ...)
+        y : tensor (B, k, ...)
 
         Returns
         -------
@@ -84,7 +83,7 @@ class StackedNodes:
         due = due.to(self.weights.device)
         rows = self.weights.index_select(0, due)
         statistics = self.statistics[due]
-        step, _ = gradients(self.trained, self.layout, rows, self.moments.views(statistics), x, y)
+        step, _ = gradients(self.trained, self.layout, rows, self.moments.views(statistics), x, y, self.loss)
         step.add_(self.momentum.index_select(0, due), alpha=momentum)
         write_rows(self.momentum, due, step)
         self.weights.index_add_(0, due, step, alpha=-lr)
@@ -159,29 +158,23 @@ class StackedNodes:
 
     @torch.no_grad()
     def evaluate(self, split, *, batch=64, calibration=None):
-        """Loss and accuracy of every node over a split, (N, 2).
+        """The score of every node on a split: loss and, if the task has one, metric, (N, 2) or (N, 1).
 
         Parameters
         ----------
         split : lib.tasks.Split
-        calibration : tensor (m, C, H, W), optional
-            Images for which batch-norm statistics are computed first, instead of the running ones.
+        calibration : tensor (m, ...), optional
+            Inputs for which batch-norm statistics are computed first, instead of the running ones.
         """
-        scores = []
-        for nodes in torch.arange(len(self.weights), device=split.x.device).split(self.chunk):
+        found = []
+        for nodes in torch.arange(len(self.weights), device=self.weights.device).split(self.chunk):
             parameters = self.layout.views(self.weights[nodes])
             moments = self.moments.views(self.statistics[nodes])
             if calibration is not None:
                 moments = self._calibrate(parameters, moments, calibration)
-            total = torch.zeros(len(nodes), 2, dtype=torch.float64, device=split.x.device)
-            for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-                logits = self.network(parameters, moments, x, training=False)
-                labels = y.expand(len(nodes), -1)
-                loss = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-                total[:, 0] += loss.sum(1)
-                total[:, 1] += (logits.argmax(2) == labels).sum(1)
-            scores.append(total / len(split))
-        return torch.cat(scores)
+            outputs = [self.network(parameters, moments, x, training=False) for x in split.x.split(batch)]
+            found.append(scores.of_networks(split, torch.cat(outputs, 1)))
+        return torch.cat(found)
 
     def _calibrate(self, parameters, moments, images):
         """Running statistics of one batch: from zeros, one pass leaves each module's momentum times them."""

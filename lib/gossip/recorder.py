@@ -59,16 +59,17 @@ class Recorder:
             )
 
     def tables(self):
-        """History (tick, node, accuracy, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
+        """History (tick, node, metric, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
         stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}
         layers, count, ticks = self.nodes.layout.layers, len(self.names), np.array(self.ticks)
-        loss, accuracy = stacked["scores"].reshape(-1, 2).T
+        names = self.split.score_names
+        scores = dict(zip(names, stacked["scores"].reshape(-1, len(names)).T, strict=True))
         history = {"tick": ticks.repeat(count), "node": list(self.names) * len(ticks)}
         variance = {"tick": ticks.repeat(len(layers)), "layer": list(layers) * len(ticks)}
         variance |= {part: stacked[part].reshape(-1) for part in ("start", "trained", "averaged")}
         l1, l2 = stacked["distance"].T
         return (
-            pd.DataFrame(history | {"accuracy": accuracy, "loss": loss}),
+            pd.DataFrame(history | {name: scores[name] for name in reversed(names)}),
             pd.DataFrame(variance),
             pd.DataFrame({"tick": ticks, "l1": l1, "l2": l2}),
         )

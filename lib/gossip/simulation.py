@@ -5,15 +5,17 @@ sends its model to all its neighbours at once; every node with enough models in 
 replaces its model and empties the mailbox. All learning systems (:mod:`lib.gossip.algorithms`) share this one loop.
 """
 
+import itertools
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
 
-from lib import models, seeds
+from lib import models, seeds, trial
 from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
+from lib.flat import check_same_shape
 from lib.gossip import topology
 from lib.gossip.algorithms import Average, LearningSystem
 from lib.gossip.labels import IID
@@ -130,7 +132,8 @@ class Simulation:
     Attributes
     ----------
     history : DataFrame
-        tick, node, accuracy, loss (on the images that ``settings["evaluated_on"]`` names).
+        tick, node, accuracy (or the name of the task's metric), loss, on the inputs that ``settings["evaluated_on"]``
+        names.
     variance : DataFrame
         tick, layer, start, trained, averaged: mean over nodes of the layer's variance at the start of the
         tick, after training, after averaging.
@@ -143,7 +146,7 @@ class Simulation:
     layout : lib.batched.layout.Layout
         Which weights are whose.
     labels : tensor (N, classes)
-        Label distribution of each node, as drawn, or as its data have it.
+        Label distribution of each node, as drawn, or as its data have it; (N, 1) for a task without classes.
     partition : tuple of N tensors, or None
         Indices of each node's inputs in the training split, where they are its own.
     settings : dict
@@ -208,7 +211,7 @@ def simulate(
     seed : int
         Of initial weights, label distributions, batches and training intervals.
     labels : IID, Dirichlet, Shards, Halves or Partition
-        Which training data each node sees.
+        Which training data each node sees; a task without classes allows IID and Partition.
     lr, momentum, batch, ..., model_size
         As in :class:`Settings`.
     settings : Settings, optional
@@ -225,7 +228,7 @@ def simulate(
     Raises
     ------
     InputError
-        For settings outside their range.
+        For settings outside their range, and models that do not fit the task or each other.
     FloatingPointError
         When a node's weights are not finite any more; the message names tick, layer and node.
 
@@ -250,13 +253,15 @@ def simulate(
     _check(averaging, labels, ticks, backend)
     names = topology.nodes_of(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
     num_nodes = len(names)
+    initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
+    first = next(initial)
+    task = trial.check(first, task)
     sampler = labels.deal(task, num_nodes, seed=seeds.derive(seed, "labels"))
     schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)
-    initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
-    nodes = BACKENDS[backend](initial, num_nodes, task, settings.blended)
+    nodes = BACKENDS[backend](itertools.chain([first], initial), num_nodes, task, settings.blended)
     split = task.test.subset(settings.eval_images or len(task.test))
-    calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
+    calibration = task.train.subset(512).x[:] if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration, names)
     start = _resume(checkpoint, nodes=nodes, schedule=schedule, records=recorder)
     for tick in range(start, ticks):
@@ -270,8 +275,8 @@ def simulate(
             checkpoint.save({"tick": tick + 1} | {name: part.state() for name, part in parts.items()})
     described = asdict(settings) | {
         "averaging": repr(averaging), "labels": repr(labels), "seed": seed, "ticks": ticks, "num_nodes": num_nodes,
-        "evaluated_on": f"{len(split)} of {len(task.test)} test images"
-        + ("" if len(split) == len(task.test) else ", classes balanced"),
+        "evaluated_on": f"{len(split)} of {len(task.test)} test {'images' if split.x.ndim == 4 else 'inputs'}"
+        + (", classes balanced" if task.classes and len(split) < len(task.test) else ""),
     }  # fmt: skip
     held = sampler.labels, sampler.partition
     return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, *held, described)
@@ -290,13 +295,23 @@ def _check(averaging, labels, ticks, backend):
 
 def _initial_models(task, model, num_nodes, seed, settings, same_start):
     """The nodes' models, one after another, so that they need not all be in memory."""
+    if not isinstance(model, str) and (isinstance(model, torch.nn.Module) or not callable(model)):
+        remedy = "give a family's name, or a function of a seed that returns a new module"
+        raise InputError(f"model: got a {type(model).__name__}, {remedy}")
+    first = None
     for node in range(num_nodes):
         own_seed = seeds.derive(seed, "node", 0 if same_start else node)
         if isinstance(model, str):
             made = models.create(model, task, size=settings.model_size, seed=own_seed)
         else:
             with seeds.scope(own_seed, "initial weights"):
-                made = model(own_seed).to(task.device)
+                made = model(own_seed)
+            trial.check_module(made, "model(seed)")
+        if made is first:
+            raise InputError("model: returns the same module for two nodes, must make a new one at each call")
+        made = made.to(task.device, task.dtype)
+        first = first or made
+        check_same_shape(first, made, "nodes")
         with torch.no_grad():
             for parameter in made.parameters():
                 if parameter.ndim >= 2:

@@ -21,6 +21,7 @@ from lib.gossip.labels import IID, Sampler
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
+from lib.progress import bar
 
 BACKENDS = {"stacked": StackedNodes, "loop": LoopNodes}
 STATISTICS = ("kept", "averaged", "reestimated")
@@ -148,7 +149,7 @@ class Simulation:
 
 def simulate(
     task, model, graph, *, averaging=Average(), ticks, seed, labels=IID(),
-    checkpoint=NoCheckpoint(), backend="stacked", **settings,
+    checkpoint=NoCheckpoint(), backend="stacked", progress=None, **settings,
 ):  # fmt: skip
     """Simulate decentralised (or federated, or isolated) learning.
 
@@ -172,6 +173,8 @@ def simulate(
         With one, an interrupted simulation continues with the same bits.
     backend : {"stacked", "loop"}
         loop is the slow reference for tests.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
     **settings
         Fields of :class:`Settings`.
 
@@ -198,17 +201,25 @@ def simulate(
     split = task.test.subset(settings.eval_images or len(task.test))
     calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration, names)
+    checkpoint = checkpoint.of(
+        task=task, model=(model, nodes.layout, nodes.weights[0]), graph=topology.content(graph), averaging=averaging,
+        seed=seed, labels=labels, settings=settings,
+    )  # fmt: skip
     start = _resume(checkpoint, nodes, exchange, recorder)
+    if start > ticks:
+        raise InputError(f"ticks={ticks}: the simulation in the checkpoint is at tick {start} already")
     sampler = Sampler(task.train.y, distribution)
-    for tick in range(start, ticks):
-        record = tick % settings.record_every == 0 or tick == ticks - 1
-        recorder.begin(tick, record)
-        _train(task, nodes, exchange, sampler, settings, seed, tick)
-        recorder.trained()
-        exchange.average(tick)
-        recorder.end()
-        if checkpoint.due():
-            checkpoint.save(_state(tick + 1, nodes, exchange, recorder))
+    with bar("simulate", ticks, progress) as tell:
+        for tick in range(start, ticks):
+            record = tick % settings.record_every == 0 or tick == ticks - 1
+            recorder.begin(tick, record)
+            _train(task, nodes, exchange, sampler, settings, seed, tick)
+            recorder.trained()
+            exchange.average(tick)
+            recorder.end()
+            tell(tick + 1, recorder.last)
+            if checkpoint.due():
+                checkpoint.save(_state(tick + 1, nodes, exchange, recorder))
     history, variance, difference = recorder.tables()
     described = asdict(settings) | {
         "averaging": repr(averaging), "labels": repr(labels), "seed": seed, "ticks": ticks, "nodes": count,

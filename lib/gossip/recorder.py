@@ -58,6 +58,11 @@ class Recorder:
                 f"of node {self.names[node]} is not finite"
             )
 
+    def last(self):
+        """Means over nodes at the last record, a dict."""
+        loss, accuracy = self.records["scores"][-1].mean(0).tolist()
+        return {"accuracy": accuracy, "loss": loss}
+
     def tables(self):
         """History (tick, node, metric, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
         stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}

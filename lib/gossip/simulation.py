@@ -23,6 +23,7 @@ from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes
 from lib.gossip.recorder import Recorder
 from lib.gossip.schedule import Schedule
+from lib.progress import bar
 
 BACKENDS = {"stacked": StackedNodes, "loop": LoopNodes}
 STATISTICS = ("kept", "averaged", "reestimated")
@@ -192,6 +193,7 @@ def simulate(
     statistics=Settings.statistics, message_loss=Settings.message_loss, absent=Settings.absent,
     absence=Settings.absence, record_every=Settings.record_every, eval_images=Settings.eval_images,
     model_size=Settings.model_size, checkpoint=NoCheckpoint(), backend="stacked",
+    progress=None,
 ):  # fmt: skip
     """Simulate decentralised (or federated, or isolated) learning.
 
@@ -220,6 +222,8 @@ def simulate(
         With one, an interrupted simulation continues with the same bits.
     backend : {"stacked", "loop"}
         loop is the slow reference for tests.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -263,16 +267,24 @@ def simulate(
     split = task.test.subset(settings.eval_images or len(task.test))
     calibration = task.train.subset(512).x[:] if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration, names)
+    checkpoint = checkpoint.of(
+        task=task, model=(model, nodes.layout, nodes.weights[0]), graph=topology.content(graph), averaging=averaging,
+        seed=seed, labels=labels, settings=settings,
+    )  # fmt: skip
     start = _resume(checkpoint, nodes=nodes, schedule=schedule, records=recorder)
-    for tick in range(start, ticks):
-        recorder.begin(tick, tick % settings.record_every == 0 or tick == ticks - 1)
-        _train(task, averaging, schedule, nodes, sampler, tick)
-        recorder.trained()
-        averaging.average(tick, schedule, nodes)
-        recorder.end()
-        if checkpoint.due():
-            parts = {"nodes": nodes, "schedule": schedule, "records": recorder}
-            checkpoint.save({"tick": tick + 1} | {name: part.state() for name, part in parts.items()})
+    if start > ticks:
+        raise InputError(f"ticks={ticks}: the simulation in the checkpoint is at tick {start} already")
+    with bar("simulate", ticks, progress) as tell:
+        for tick in range(start, ticks):
+            recorder.begin(tick, tick % settings.record_every == 0 or tick == ticks - 1)
+            _train(task, averaging, schedule, nodes, sampler, tick)
+            recorder.trained()
+            averaging.average(tick, schedule, nodes)
+            recorder.end()
+            tell(tick + 1, recorder.last)
+            if checkpoint.due():
+                parts = {"nodes": nodes, "schedule": schedule, "records": recorder}
+                checkpoint.save({"tick": tick + 1} | {name: part.state() for name, part in parts.items()})
     described = asdict(settings) | {
         "averaging": repr(averaging), "labels": repr(labels), "seed": seed, "ticks": ticks, "num_nodes": num_nodes,
         "evaluated_on": f"{len(split)} of {len(task.test)} test {'images' if split.x.ndim == 4 else 'inputs'}"

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from lib.gossip.averaging import Federated
+from lib.gossip.algorithms import Federated
 
 from lib import runs
 from lib.gossip import measures

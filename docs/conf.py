@@ -54,6 +54,7 @@ html_math_renderer = "mathml"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 default_role = "code"
+highlight_language = "none"  # commands of a shell
 # Notebooks start sections as they like; of an output in several forms, one that is known is enough.
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
@@ -77,12 +78,6 @@ def _mathml(code, *, as_block):
         return latex2mathml.tex2mathml(known, as_block=as_block)
     except MathError:  # a command that docutils does not know: show the source
         return f'<code class="formula">{escape(code)}</code>'
-
-
-def _name_files(app, page, source):
-    """Files of the repository that are no pages: their names in place of links, which would lead nowhere here."""
-    if "/" not in page:
-        source[0] = re.sub(r"\[[^\]]*\]\(\.\./([^)]*)\)", r"`\1`", source[0])
 
 
 def _link_terms(app, doctree, page):
@@ -134,7 +129,6 @@ def _write_texts(app, error):
 def setup(app):
     """Register the renderer for formulas, and what happens to a page on its way."""
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
-    app.connect("source-read", _name_files)
     app.connect("doctree-resolved", _link_terms)
     app.connect("html-page-context", _collect_text)
     app.connect("build-finished", _write_texts)

@@ -200,7 +200,7 @@ class _AdaptiveSearch(_Search):
             loss = float(walk.train(driver.chunk).mean())
             self.check_finite(loss, moving)
             last = chunk + 1 == driver.sgd_steps // driver.chunk
-            if loss > (driver.max_loss if last else goal):
+            if loss > driver.look * (driver.max_loss if last else goal):
                 continue
             self.correct(self.config.after)
             judged = self._judge(driver.max_loss if last else goal)

@@ -9,7 +9,7 @@ import nbformat
 from nbformat import NotebookNode, v4
 
 OPEN = "## Method"  # the section whose code a reader should see
-SUFFIXES = {"figures": "png", "tables": "md"}
+SUFFIXES = {"figures": ("png", "md"), "tables": ("md",)}  # md of a figure: its caption
 
 
 def page(notebook: NotebookNode, *, head: str, foot: str) -> NotebookNode:
@@ -63,7 +63,8 @@ def _text(name):
 
 
 def _files(folder, kind, name):
-    return sorted((folder / kind).glob(f"{name}.{SUFFIXES[kind]}"))
+    found = sorted((folder / kind).glob(f"{name}.{SUFFIXES[kind][0]}"))
+    return [each for file in found for suffix in SUFFIXES[kind] if (each := file.with_suffix(f".{suffix}")).is_file()]
 
 
 def _width(file):

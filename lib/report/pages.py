@@ -47,6 +47,11 @@ class Profile:
         """Whether there is `file`, such as "figures/continuity.png"."""
         return (self.folder / file).is_file()
 
+    def caption(self, figure: str) -> str:
+        """Caption of a figure, in Markdown; nothing where it has none."""
+        file = self.folder / "figures" / f"{figure}.md"
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+
 
 def committed() -> list[Profile]:
     """The profiles of which there are results, all taken as committed."""
@@ -86,7 +91,6 @@ def content(own: Profile, notebooks: dict[str, str]) -> dict:
             for name, source in notebooks.items()
         ],
         "groups": sorted({name.partition("/")[0] for name in notebooks}, key=lambda group: (group == "explore", group)),
-        "documents": sorted(file.stem for file in DOCS.glob("*.md")),
         "machines": {each.name: machine for each in every if (machine := times.machine(each.folder))},
     }  # fmt: skip
 

@@ -34,8 +34,9 @@ def _follows(norm, training):
 
 
 def running_statistics(model):
-    """The running mean and variance of every norm of a model that keeps them, by name."""
-    return {n: b for n, b in model.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var")}
+    """The running means and variances of the batch norms that follow the data, by name."""
+    return {f"{name}.{part}".lstrip("."): getattr(norm, part)
+            for name, norm in batch_norms(model).items() for part in ("running_mean", "running_var")}  # fmt: skip
 
 
 def depends_on_batch(model):

@@ -44,16 +44,7 @@ def simulated(net, backend, of=data, **options):
     return found, [str(each.message) for each in said if "networks" in str(each.message)]
 
 
-OWN_BUFFERS = {
-    "batch norm, momentum None",
-    "spectral norm",
-    "spectral norm of the old kind",
-    "pruned",
-    "random projection",
-}
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OWN_BUFFERS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gossip_of_every_kind_equals_the_loop(kind):
     stacked, said = simulated(KINDS[kind], "stacked")
     loop, _ = simulated(KINDS[kind], "loop")

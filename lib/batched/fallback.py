@@ -65,13 +65,16 @@ class SerialNetwork:
                 if state[name].requires_grad:
                     state[name].register_hook(hook)
             outputs.append(functional_call(self.model, state, (inputs,)))
+            for name, before in zip(names, own, strict=True):
+                if state[name] is not before:  # a buffer that the model replaced by another tensor
+                    before.copy_(state[name].detach())
         return torch.stack(outputs)
 
 
 WAYS = (GroupedNetwork, VmapNetwork, SerialNetwork)
 
 
-def network(model, inputs):
+def network(model, inputs, ways=WAYS):
     """The fastest way to run many networks of a model that computes what the model computes.
 
     Parameters
@@ -80,6 +83,8 @@ def network(model, inputs):
         Stays as it is.
     inputs : tensor (b, ...)
         A few inputs, for the comparison; two are enough.
+    ways : tuple
+        Those that may be taken, the fastest first.
 
     Raises
     ------
@@ -96,7 +101,7 @@ def network(model, inputs):
         comparison = _Comparison(model, inputs)
     except Exception as error:  # the model's own code: anything may come out of it
         raise UnsupportedError(f"model {name} does not run on {len(inputs)} inputs: {first_line(error)}") from error
-    for way in WAYS:
+    for way in ways:
         try:
             found = comparison.checked(way)
         except Exception as error:  # each way may raise whatever the model's operations cannot do in it

@@ -202,6 +202,8 @@ class _Run(fx.Interpreter):
             for part, updated in zip(("running_mean", "running_var"), flat, strict=True):
                 if f"{name}.{part}" in self.buffers:
                     self.buffers[f"{name}.{part}"].copy_(updated.view(self.networks, -1))
+            if f"{name}.num_batches_tracked" in self.buffers:
+                self.buffers[f"{name}.num_batches_tracked"] += 1
         return result.view(len(x), self.networks, -1).transpose(0, 1) if rows else result
 
     def _group_norm(self, module, name, x):

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lib import batchnorm, training
+
 
 class Recorder:
     """Records of a simulation.
@@ -89,3 +91,10 @@ class Recorder:
         self.ticks = list(state["ticks"])
         device = self.split.x.device
         self.records = {part: list(state[part].to(device)) if part in state else [] for part in self.PARTS}
+
+
+def score(model, split, calibration=None):
+    """The score of one model, whose batch norm is first estimated from ``calibration``, where given."""
+    if calibration is not None:
+        batchnorm.reestimate(model, calibration, batch=len(calibration))
+    return training.score(model, split)

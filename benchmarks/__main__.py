@@ -4,12 +4,12 @@ import argparse
 import os
 import platform
 
-import matplotlib.pyplot as plt
 import torch
 
 from benchmarks import gossip, path, training
 from benchmarks.measure import machine
 from lib import paths
+from lib.figures import style
 
 os.environ |= {"LIB_RESULTS": str(paths.RESULTS / "bench"), "LIB_PROFILE": f"bench, {platform.machine()}"}
 from lib.report import figures, tables
@@ -18,14 +18,16 @@ from lib.report import figures, tables
 def _growth():
     table = gossip.growth()
     nodes, spent = table["nodes"], table["ms a tick"]
-    fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained")
-    left.loglog(nodes, spent, "o-", label="measured")
-    left.loglog(nodes, spent.iloc[-1] * nodes / nodes.iloc[-1], ":", label="linear")
+    fig, (left, right) = style.panels(2, height=1.9)
+    left.loglog(nodes, spent, "o-", color=style.BLUE, label="measured")
+    proportional = spent.iloc[-1] * nodes / nodes.iloc[-1]
+    left.loglog(nodes, proportional, ":", color=style.GREY, label="in proportion to the nodes")
     left.set(xlabel="nodes", ylabel="processor time of a tick (ms)")
     left.legend()
-    right.loglog(nodes, table["memory_GiB"], "o-")
-    right.set(xlabel="nodes", ylabel="peak memory (GiB)")
-    figures.save(fig, "gossip-growth", table, source=f"digits, LeNet5; {machine()}")
+    right.loglog(nodes, table["memory_GiB"], "o-", color=style.BLUE)
+    right.set(xlabel="nodes", ylabel="peak memory of the process (GiB)")
+    caption = f"**Growth.** Plain gossip of LeNet5 on {machine()}: one run for each number of nodes, no band."
+    figures.save(fig, "gossip-growth", table, source="digits, LeNet5", caption=caption)
     return table
 
 

@@ -49,10 +49,12 @@ nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+myst_dmath_double_inline = True
 html_math_renderer = "mathml"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 default_role = "code"
+highlight_language = "none"  # commands of a shell
 # Notebooks start sections as they like; of an output in several forms, one that is known is enough.
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
@@ -125,7 +127,7 @@ def _write_texts(app, error):
 
 
 def setup(app):
-    """Register the renderer for formulas, the links to the glossary and the texts of the search."""
+    """Register the renderer for formulas, and what happens to a page on its way."""
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
     app.connect("doctree-resolved", _link_terms)
     app.connect("html-page-context", _collect_text)

@@ -19,7 +19,7 @@ import torch
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lib import scopes
+from lib import scopes, trial
 
 _aten = torch.ops.aten
 CONTRACTIONS = {
@@ -80,7 +80,8 @@ def graph(model, task=None, *, example=None):
         Nodes 1, 2, ... are the layers of :func:`data_flow`, with their names as ``parameters``; node 0 is the
         input. An edge says that a layer reads what another made, skip connections included.
     """
-    example = task.test.x[:2] if example is None else example
+    trial.check_module(model, "model")
+    example = task.test.x[:2] if example is None else torch.as_tensor(example)
     with scopes.evaluation(model):
         try:
             layer_of, edges = _trace(model, example)

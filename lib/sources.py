@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import os
 from pathlib import Path
 
@@ -163,10 +162,9 @@ def _jpeg_images(folder):
         parts = {}
         for part in ("train", "test"):
             parts[part], parts[f"{part} classes"] = _decoded(folder / part)
-        buffer = io.BytesIO()
-        np.savez(buffer, **parts)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        storage.write(kept, buffer.getvalue())
+        with storage.replacing(kept) as partial, open(partial, "wb") as file:
+            np.savez(file, **parts)
     with np.load(kept) as parts:
         x, x_test = (_channels_first(parts[part]) for part in ("train", "test"))
         return x, parts["train classes"], x_test, parts["test classes"]
@@ -176,8 +174,7 @@ def _decoded(folder):
     found = _images(folder)
     classes, images = sorted({label for _, label in found}), [_pixels(file, None) for file, _ in found]
     if len(classes) != 10 or {image.shape for image in images} != {(32, 32, 3)}:
-        needs = "must hold ten folders of JPEG files, one for each class, of 32 x 32 pixels"
-        raise InputError(f"data='cifar10': {folder} {needs}")
+        raise InputError(f"data='cifar10': {folder} must hold ten folders of JPEG files, one for each class, 32 pixels")
     return np.stack(images), np.array([classes.index(label) for _, label in found])
 
 

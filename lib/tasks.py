@@ -63,6 +63,8 @@ class Split:
 
     def subset(self, size, *, seed=0):
         """A fixed sample of at most ``size`` inputs, drawn from the classes in turn, so that they balance."""
+        if size < 1:
+            raise InputError(f"size={size}: a sample has at least one input")
         if size >= len(self):
             return self
         order, y = torch.randperm(len(self), generator=seeds.generator(seed, "subset")).to(self.y.device), self.classes
@@ -78,6 +80,8 @@ class Split:
 
         The order in which the inputs lie does not matter, but for which inputs of a class are drawn.
         """
+        if size < 1:
+            raise InputError(f"size={size}: a sample has at least one input")
         if size >= len(self):
             return self
         order = torch.randperm(len(self), generator=seeds.generator(seed, "sample")).to(self.y.device)

@@ -12,6 +12,7 @@ import torch
 from lib import batchnorm, scopes, seeds, trial
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
+from lib.progress import bar
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "onecycle", "cosine", "step")
@@ -82,7 +83,7 @@ def _one_cycle(progress, rise=0.3, first=1 / 25, last=1 / 250_000):
 
 
 @scopes.computation()
-def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
+def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint(), progress=None):
     """Train a model in place, until it is a mode.
 
     Parameters
@@ -95,7 +96,9 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     seed : int
         Of the order of the data, the augmentation and what the model draws itself (dropout).
     checkpoint : lib.checkpoint.Checkpoint, optional
-        Where to keep the state every few seconds and find it again.
+        Where to keep the state every few seconds and find it again, for a model of the same initial weights.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -105,7 +108,8 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     Raises
     ------
     InputError
-        If the model does not fit the task, or no parameter requires gradients.
+        If the model does not fit the task, or no parameter requires gradients,
+        or the checkpoint belongs to other arguments.
     FloatingPointError
         If a weight is not finite at the end of an epoch; the message names both.
     """
@@ -114,23 +118,26 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
         raise InputError("model: no parameter requires gradients, so nothing can be trained; call requires_grad_()")
     batches = task.batches(seeds.derive(seed, "training"), recipe.batch)
     optimiser = _optimiser(model, recipe)
+    checkpoint = checkpoint.of(model=model, task=task, recipe=recipe, seed=seed)
     step, network = _resume(model, optimiser, checkpoint), task.prepared(model)
     total = recipe.epochs * batches.per_epoch
     scopes.train(model)
-    while step < total:
-        x, y = batches.get(step)
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate(step, batches.per_epoch)
-        with seeds.scope(seed, "training", step):
-            loss = task.loss(network(x), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        step += 1
-        if step % batches.per_epoch == 0:
-            _check_finite(model, step // batches.per_epoch)
-        if checkpoint.due():
-            checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
+    with bar("train_mode", total, progress) as tell:
+        while step < total:
+            x, y = batches.get(step)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(step, batches.per_epoch)
+            with seeds.scope(seed, "training", step):
+                loss = task.loss(network(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            step += 1
+            tell(step, lambda: {"epoch": -(-step // batches.per_epoch), "loss": float(loss.detach())})  # noqa: B023
+            if step % batches.per_epoch == 0:
+                _check_finite(model, step // batches.per_epoch)
+            if checkpoint.due():
+                checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
     return model.eval()
 
 

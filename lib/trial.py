@@ -36,8 +36,7 @@ def check(model, data, name="model"):
         if not data.train.x.dtype.is_floating_point:  # token ids of either split may be too large
             check(model, data.test, name)
         return data if train is data.train else replace(data, train=train, test=_channels_first(data.test))
-    if not all(hasattr(data, part) for part in ("x", "y", "loss", "metric")):
-        raise InputError(f"task: needs a task, as of tasks.load or tasks.from_tensors, got {type(data).__name__}")
+    check_task(data, parts=("x", "y", "loss", "metric"))
     check_module(model, name)
     _check_placement(model, data.x, name)
     rows = _rows(data)
@@ -78,6 +77,12 @@ def difference(wanted, found, x):
     """How far the outputs of two models are apart in eval mode: the largest difference, over the outputs' size."""
     wanted, found = (_outputs(model, x) for model in (wanted, found))
     return float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1.0))
+
+
+def check_task(task, parts=("train", "test", "loss", "metric")):
+    """Raise :class:`InputError` unless this is a task, or has the parts of one."""
+    if not all(hasattr(task, part) for part in parts):
+        raise InputError(f"task: needs a task, as of tasks.load or tasks.from_tensors, got {type(task).__name__}")
 
 
 def check_module(model, name):

@@ -1,9 +1,14 @@
-"""What the explore notebooks stand on: sliders that also work where nobody can move one."""
+"""What the explore notebooks stand on: sliders that also work where nobody can move one, and a place on a path."""
 
 import pytest
+import torch
 from IPython.display import Markdown
 
+from lib import tasks
+from lib.connectivity import Path
+from lib.figures import places as draw
 from lib.report import sliders
+from lib.studies import places
 
 
 class _Handle:
@@ -59,3 +64,38 @@ def test_nobody_there_no_controls(capsys):
     (shown,) = sliders.play(lambda number=2: f"{number}", number=(1, 9))
     assert shown.data == "2"
     assert "IntSlider" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tasks.load("digits", size=8, device="cpu").subset(40, 20)
+
+
+def linear(value):
+    """A network of two layers, its weights set so that distances are known."""
+    layers = torch.nn.Linear(64, 4), torch.nn.Linear(4, 10)
+    with torch.no_grad():
+        for layer, factor in zip(layers, (1, 2), strict=True):
+            layer.weight.copy_(factor * value * torch.eye(*layer.weight.shape))
+            layer.bias.zero_()
+    return torch.nn.Sequential(torch.nn.Flatten(), *layers)
+
+
+def test_place_on_a_path(task):
+    start, end = linear(0.0), linear(1.0)
+    middle = torch.nn.utils.parameters_to_vector(linear(0.5).parameters()).detach()
+    path = Path.linear(start, end)
+    path = Path(start, torch.stack([path.anchors[0], middle, path.anchors[1], path.anchors[1]]))
+    for at in (0.0, 0.25, 0.5, 1.0):
+        scores, left = places.place(path, end, task, at)
+        assert left == pytest.approx({"1": 1 - at, "2": 1 - at}, abs=1e-6)
+        assert scores == path.scores(places.position(path, at), task, splits=("train", "test"))
+
+
+def test_place_on_a_path_of_one_point_and_of_equal_ends(task):
+    model = linear(0.5)
+    path = Path(model, Path.linear(model, model).anchors[:1])
+    scores, left = places.place(path, model, task, 0.7)
+    assert left == {"1": 0.0, "2": 0.0}
+    fig = draw.picture({"LLPF": path.evaluate(task)}, 0.7, scores, left, chance=0.1)
+    assert [len(ax.lines) for ax in fig.axes[:2]] == [4, 4]

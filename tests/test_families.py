@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from lib import models, paths, runs, training
 from lib.checkpoint import NoCheckpoint
-from lib.figures import families as family_figures
-from lib.studies import families
+from lib.figures import paths as draw
+from lib.figures import style
+from lib.studies import families, path_tables
 from lib.studies import m2m as study
 
 SEARCH = dict(max_loss=0.08, batch=25, max_sgd_steps=100)
@@ -73,52 +74,45 @@ def test_a_budget_is_a_config_of_a_run():
     assert len(found["max_losses"]) == 1
 
 
-def line(values):
-    return pd.DataFrame({"arc": np.linspace(0, 3, len(values)), "train_loss": values})
+def along(repeats):
+    lines = [pd.DataFrame({"arc": np.linspace(0, 3, len(each)), "train_loss": each}) for each in repeats]
+    return path_tables.frame({"LLPF": lines})
 
 
 @given(st.lists(st.lists(st.floats(0, 9), min_size=2, max_size=6), min_size=1, max_size=4))
-def test_the_band_holds_the_mean_and_every_repeat(repeats):
-    table = family_figures.on_grid([line(values) for values in repeats], "train_loss")
-    assert (table.low <= table["mean"] + 1e-9).all() and (table["mean"] <= table.high + 1e-9).all()
-    assert table.high.iloc[0] == max(values[0] for values in repeats)
-    assert table.low.iloc[-1] == min(values[-1] for values in repeats)
+def test_repeats_on_one_grid_keep_their_ends_and_their_range(repeats):
+    table = draw.on_grid(along(repeats), "train_loss")
+    assert table.shape == (101, len(repeats))
+    assert table.iloc[0].tolist() == [each[0] for each in repeats]
+    assert table.iloc[-1].tolist() == [each[-1] for each in repeats]
+    assert (table.max() <= [max(each) + 1e-9 for each in repeats]).all()
 
 
-def test_the_distance_left_goes_from_one_to_nothing():
+def test_distances_go_from_one_to_nothing_layer_by_layer_and_together():
     points = pd.DataFrame({"arc": [0.0, 1.0, 2.0, 3.0], "anchor": [True, False, True, True]})
-    distances = pd.DataFrame({"a": [3.0, 3.0, 0.0], "b": [4.0, 0.0, 0.0]})
-    left = family_figures.distance_left({"points": points, "distances": distances})
-    assert left.arc.tolist() == [0, 2, 3] and left.distance.tolist() == [1, 0.6, 0]
-
-
-def test_layer_distances_are_means_over_the_repeats_of_every_weight_tensor():
-    points = pd.DataFrame({"arc": [0.0, 1.0, 2.0], "anchor": True})
-    repeats = [
-        {"points": points, "weights": ["a"], "distances": pd.DataFrame({"a": middle, "a.weight": [1.0, 1.0, 1.0]})}
-        for middle in ([2.0, 1.0, 0.0], [2.0, 0.0, 0.0])
-    ]
-    _, ax = plt.subplots()
-    table = family_figures.mean_layer_distances(ax, repeats, title="toy")
-    assert set(table.layer) == {"a"} and len(ax.lines) == 1
-    assert table.distance.iloc[[0, 50, 100]].tolist() == [1, 0.25, 0]
-    plt.close("all")
+    distances = pd.DataFrame({"a.weight": [3.0, 3.0, 0.0], "b.bias": [4.0, 0.0, 0.0]})
+    path = {"points": points, "distances": distances, "weights": ["a.weight"]}
+    table = path_tables.distances([path, path])
+    assert set(table.layer) == {"a", "all"} and set(table.repeat) == {0, 1}
+    together = table[(table.layer == "all") & (table.repeat == 0)]
+    assert together.fraction.tolist() == [0, 2 / 3, 1] and together.distance.tolist() == [1, 0.6, 0]
+    assert table[table.layer == "a"].distance.tolist() == [1, 1, 0] * 2
 
 
 def test_a_graph_is_drawn_with_all_its_layers_and_edges():
     _, ax = plt.subplots()
-    family_figures.layer_graph(ax, nx.DiGraph([(0, 1), (1, 2), (0, 2)]), title="toy")
+    draw.layer_graph(ax, nx.DiGraph([(0, 1), (1, 2), (0, 2)]), title="toy")
     assert len(ax.lines) == 3 and len(ax.collections[0].get_offsets()) == 3
     highest = [max(line.get_ydata()) for line in ax.lines]
     assert sorted(height > 0 for height in highest) == [False, False, True], "the skip connection is an arc"
     plt.close("all")
 
 
-def test_a_band_has_a_line_and_a_filled_area():
+@pytest.mark.parametrize(("repeats", "areas"), [([[1, 2]], 0), ([[1, 2], [2, 3]], 1)])
+def test_a_band_has_a_line_and_an_area_where_there_are_repeats(repeats, areas):
     _, ax = plt.subplots()
-    family_figures.band(ax, family_figures.on_grid([line([1, 2]), line([2, 3])], "train_loss"), label="toy",
-                        color="C0", ylabel="loss", log=True)  # fmt: skip
-    assert len(ax.lines) == 1 and len(ax.collections) == 1 and ax.get_yscale() == "log"
+    style.band(ax, draw.on_grid(along(repeats), "train_loss"), "LLPF")
+    assert len(ax.lines) == 1 and len(ax.collections) == areas
     plt.close("all")
 
 

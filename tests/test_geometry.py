@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.figures import geometry
+from lib.studies import geometry
 
 
 def test_a_tick_starts_and_ends_on_the_sphere_and_training_lowers_the_loss():

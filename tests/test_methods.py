@@ -9,7 +9,7 @@ from lib.connectivity import M2M, Adaptive, curves, neb
 from lib.connectivity.path import Path
 from lib.figures import methods as draw
 from lib.flat import flatten
-from lib.studies import methods
+from lib.studies import methods, path_tables
 from lib.studies.modes import Data, Mode, load_mode
 
 data = Data("digits", 12, 60)
@@ -65,8 +65,10 @@ def test_layers_and_planes():
 
 def test_tables_and_figures_have_a_row_and_a_line_each(outcomes):
     trials = [trial(method) for method in outcomes]
-    table = draw.long_table(trials, list(outcomes.values()))
+    table = path_tables.trials(trials, list(outcomes.values()))
     assert table.method.tolist() == list(methods.METHODS) and set(table.repeat) == {0}
-    assert draw.summary(table)["worst sd"].eq(0).all()
-    fig, drawn = draw.curves(trials, list(outcomes.values()))
-    assert len(fig.axes[0].lines) == len(methods.METHODS) == drawn.method.nunique()
+    assert path_tables.trial_summary(table)["worst sd"].eq(0).all()
+    points = path_tables.trial_points(table, outcomes.values())
+    fig = draw.curves(points)
+    labels = fig.axes[0].get_legend_handles_labels()[1]
+    assert sorted(labels) == sorted(methods.METHODS) and points.method.nunique() == len(labels)

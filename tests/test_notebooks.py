@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ import pytest
 import survive
 
 from lib import paths
+from lib.figures import style
 from lib.report import claims, parameters, plan
 
 pytestmark = pytest.mark.xdist_group("notebooks")
@@ -89,6 +91,20 @@ def test_item_has_its_notebook_and_its_files(smoke, row):
     assert set(row["notebook"].split()) <= set(NOTEBOOKS)
     missing = [name for name in row["files"].split() if not (paths.RESULTS / "smoke" / name).is_file()]
     assert missing == []
+
+
+def test_figures_have_a_caption_a_width_for_print_and_no_text_below_six_points(smoke):
+    pictures = sorted((paths.RESULTS / "smoke/figures").glob("*.pdf"))
+    assert pictures
+    for file in pictures:
+        assert file.with_suffix(".md").read_text().startswith("**"), file
+        content = file.read_bytes()
+        (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ", content)
+        assert round(float(width) / 72, 2) in (style.COLUMN, style.PAGE), file
+        streams = re.findall(rb"FlateDecode[^>]*>>\s*stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+        drawn = b"".join(zlib.decompressobj().decompress(stream) for stream in streams)
+        sizes = {float(size) for size in re.findall(rb"/\S+ ([\d.]+) Tf", drawn)}
+        assert sizes and min(sizes) >= style.SMALL, (file, sorted(sizes))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

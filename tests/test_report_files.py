@@ -18,7 +18,7 @@ fig, axes = plt.subplots(1, 2)
 axes[0].plot(data.x, data.y, label="$v/N$")
 axes[0].legend()
 axes[1].imshow([[0, 1], [2, 3]])
-figures.save(fig, "two", data, source="noise")
+figures.save(fig, "two", data, source="noise", caption="Two.")
 tables.save(data, "two", caption="Two.", source="noise")
 """
 
@@ -44,7 +44,7 @@ def test_bytes_repeat_in_one_process_and_in_another(folder, tmp_path_factory):
     environment = {**os.environ, "LIB_RESULTS": str(elsewhere), "PYTHONHASHSEED": "7", "MPLBACKEND": "agg"}
     subprocess.run([sys.executable, "-c", DRAW], env=environment, check=True)
     assert contents(elsewhere) == first
-    kinds = [f"figures/two.{kind}" for kind in ("csv", "pdf", "png")]
+    kinds = [f"figures/two.{kind}" for kind in ("csv", "md", "pdf", "png")]
     assert list(first) == kinds + [f"tables/two.{kind}" for kind in ("csv", "md", "tex")]
 
 
@@ -52,7 +52,8 @@ def test_other_data_other_bytes(folder):
     exec(DRAW, {})
     first = contents(folder)
     exec(DRAW.replace("0.2]", "0.3]"), {})
-    assert all(content != first[name] for name, content in contents(folder).items())
+    changed = {name for name, content in contents(folder).items() if content != first[name]}
+    assert changed == {*first} - {"figures/two.md"}, "all but the caption"
 
 
 @pytest.mark.parametrize("layout", ["constrained", "none"])
@@ -61,11 +62,13 @@ def test_footer_says_data_and_profile_once_and_figure_stays_open(layout):
     ax.set_xlabel("tick")
     data = pd.DataFrame({"x": [1.0]}, index=pd.Index([5], name="tick"))
     for _ in range(2):
-        path = figures.save(fig, "footer", data, source="noise")
+        figures.save(fig, "footer", data, source="noise", caption="A caption with $v/N$.")
     assert [text.get_text() for text in fig.texts] == ["data: noise · profile: smoke"]
     assert plt.fignum_exists(fig.number)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    path = context.target("figures", "footer")
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert path.with_suffix(".csv").read_text() == "tick,x\n5,1\n"
+    assert path.with_suffix(".md").read_text() == "A caption with $v/N$.\n"
     fig.draw_without_rendering()
     label = ax.xaxis.label.get_window_extent()
     assert label.y0 > fig.texts[0].get_window_extent().y1, "the footer is below the axis label"

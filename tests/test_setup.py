@@ -65,6 +65,26 @@ def test_conda_and_pip_install_the_same_pins():
     assert project["project"]["requires-python"] == ">=3.11"
 
 
+def test_binder_installs_the_same_pins_and_lib():
+    environment = yaml.safe_load((paths.ROOT / "binder/environment.yml").read_text())
+    assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-r ../requirements.txt", "-e .."]}]
+
+
+def test_one_version_in_all_places():
+    version = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())["version"] == version
+    assert f"\n## {version}\n" in (paths.ROOT / "CHANGELOG.md").read_text()
+
+
+def test_workflows_are_yaml_and_call_targets_that_exist():
+    targets = re.findall(r"^([a-z-]+):", (paths.ROOT / "Makefile").read_text(), re.MULTILINE)
+    for file in (paths.ROOT / ".github/workflows").glob("*.yml"):
+        steps = [step for job in yaml.safe_load(file.read_text())["jobs"].values() for step in job["steps"]]
+        called = [step["run"].split()[1] for step in steps if step.get("run", "").startswith("make ")]
+        assert called
+        assert set(called) <= set(targets)
+
+
 def test_all_packages_are_listed():
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
     folders = {file.parent.relative_to(paths.ROOT) for file in (paths.ROOT / "lib").rglob("*.py")}

@@ -40,10 +40,13 @@ function showDefinitions() {
 
 // Sphinx fetches a page to cut an excerpt from it, which a browser forbids to pages opened as files.
 if (typeof TEXTS !== "undefined") {
-  const page = (address) => TEXTS[new URL(address, location).pathname.slice(root().length).replace(/\.html$/, "")];
-  const root = () => new URL(document.documentElement.dataset.content_root || "./", location).pathname;
-  window.fetch = async (address) => ({ text: async () => page(address) || "" });
-  document.addEventListener("DOMContentLoaded", () => (Search.htmlToText = (text) => text));
+  const root = new URL(document.documentElement.dataset.content_root || "./", location).pathname;
+  const page = (address) => new URL(address, location).pathname.slice(root.length).replace(/\.html$/, "");
+  const phrase = new URLSearchParams(location.search).get("q")?.toLowerCase();
+  window.fetch = async (address) => ({ text: async () => TEXTS[page(address)] || "" });
+  document.addEventListener("DOMContentLoaded", () => {
+    Search.htmlToText = (text) => text.slice(Math.max(0, text.toLowerCase().indexOf(phrase) - 120));
+  });
 }
 
 document.addEventListener("DOMContentLoaded", filterClaims);

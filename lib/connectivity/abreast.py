@@ -24,7 +24,7 @@ from lib.scopes import computation
 
 
 @computation()
-def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
+def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint(), progress=None):
     """Connect several pairs of modes at once: :func:`lib.connectivity.connect` of each, up to rounding.
 
     Parameters
@@ -39,6 +39,8 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
         Of each path's mini-batches.
     checkpoint : lib.checkpoint.Checkpoint, optional
         As of :func:`lib.connectivity.connect`.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -54,7 +56,8 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
     """
     task = _check(pairs, task, config, seeds)
     points = _Points(pairs, task, config, seeds)
-    anchors, log = FixedSearch(points, config).run(checkpoint)
+    own = checkpoint.of(pairs=pairs, task=task, config=config, seeds=seeds)
+    anchors, log = FixedSearch(points, config).run(own, progress)
     return [
         Path(start, each, pd.DataFrame(log)) for (start, _), each in zip(pairs, anchors.unbind(1), strict=True)
     ]

@@ -15,11 +15,12 @@ from scipy.optimize import linear_sum_assignment
 from lib import trial
 from lib.connectivity.symmetry import groups
 from lib.errors import InputError
+from lib.progress import bar
 
 MOST_PASSES = 100
 
 
-def align(a, b, task):
+def align(a, b, task, *, progress=None):
     """A copy of ``b``, its units permuted so that its weights lie as near to those of ``a`` as they can.
 
     Parameters
@@ -28,6 +29,8 @@ def align(a, b, task):
         Any two modules of one shape; they stay as they are.
     task : lib.tasks.Task
         Gives the example input, and the images on which the copy is compared with ``b``.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -41,14 +44,15 @@ def align(a, b, task):
     """
     task = trial.check_ends(a, b, task)
     found = groups(b, task)
-    aligned = permuted(b, found, match(dict(a.named_parameters()), dict(b.named_parameters()), found))
+    matched = match(dict(a.named_parameters()), dict(b.named_parameters()), found, progress=progress)
+    aligned = permuted(b, found, matched)
     if not (apart := trial.difference(b, aligned, task.test.x[:256])) <= trial.TOLERANCE:
         raise InputError(f"alignment: the permuted mode computes something else (logits differ by {apart:.2g})")
     return aligned
 
 
 @torch.no_grad()
-def match(a, b, found):
+def match(a, b, found, *, progress=None):
     """Permutations of the units of ``b``, one for each group, that bring its weights near to those of ``a``.
 
     Parameters
@@ -57,6 +61,8 @@ def match(a, b, found):
         Parameters by name.
     found : list of lib.connectivity.symmetry.Group
         Members that are not named in ``a`` (running statistics) have no say.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -64,14 +70,17 @@ def match(a, b, found):
         For each group the unit of ``b`` that takes each place.
     """
     matching = _Matching(a, b, found)
-    known = set()
-    for number in range(len(found)):
-        matching.improve(number, known)
-        known.add(number)
-    everything = set(range(len(found)))
-    for _ in range(MOST_PASSES):
-        if not any([matching.improve(number, everything) for number in range(len(found))]):
-            break
+    everything, known = set(range(len(found))), set()
+    with bar("align", MOST_PASSES, progress) as tell:
+        for number in range(len(found)):
+            matching.improve(number, known)
+            known.add(number)
+            tell(0, lambda: {"groups matched": f"{len(known)} of {len(found)}"})
+        for number in range(MOST_PASSES):
+            changed = sum([matching.improve(number, everything) for number in range(len(found))])
+            tell(number + 1, lambda: {"groups changed": changed})  # noqa: B023 (called at once)
+            if not changed:
+                break
     return matching.chosen
 
 

@@ -33,13 +33,14 @@ class Path:
     ----------
     model : torch.nn.Module
         Any point of the path; a copy gives the architecture.
-    anchors : tensor (T, D)
+    anchors : tensor or array (T, D)
         Flat parameters of P_0 ... P_{T-1}.
     log : DataFrame, optional
         What the driver that found the path noted for each anchor.
     """
 
     def __init__(self, model, anchors, log=None):
+        anchors = torch.as_tensor(anchors)
         if anchors.ndim != 2 or len(anchors) < 1:
             raise InputError(f"anchors: shape {tuple(anchors.shape)}, needs (points, parameters)")
         self.model = copy_of(model)

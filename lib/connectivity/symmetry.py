@@ -24,6 +24,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lib.errors import InputError
+from lib.scopes import computation, evaluation
 
 _aten = torch.ops.aten
 
@@ -84,16 +85,12 @@ def _trace(model, state, example):
     def forward(tensors, x):
         return functional_call(model, dict(zip(state, tensors, strict=True)), (x,))
 
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with computation(), evaluation(model), torch.no_grad():
             return list(make_fx(forward)(list(state.values()), example).graph.nodes)
     except Exception as error:  # control flow on data, an operator of its own: whatever stops the tracer
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"model: cannot be traced, so its permutations are unknown ({reason})") from None
-    finally:
-        model.train(was_training)
 
 
 def _collect(axes, labels):

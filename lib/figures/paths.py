@@ -1,85 +1,83 @@
-"""Pictures that several connectivity notebooks share: what happens along a path."""
+"""Pictures of paths: what happens along them, their layers, their largest training losses.
 
-import matplotlib.pyplot as plt
+Tables are those of :mod:`lib.studies.path_tables`.
+"""
+
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
+
+from lib.figures import style
+
+FLOOR = 1e-4  # of logarithmic loss axes
+GRID = np.linspace(0, 1, 101)
 
 
-def panels(count, *, rows=1, width=3.3, height=2.6):
-    """Rows of ``count`` axes."""
-    return plt.subplots(rows, count, figsize=(width * count, height * rows))
+def on_grid(table, column):
+    """A column of a table with ``repeat`` and ``fraction``, linear between its rows: 101 fractions by repeats."""
+    known = table.dropna(subset=column).groupby("repeat")
+    lines = {repeat: np.interp(GRID, rows["fraction"], rows[column]) for repeat, rows in known}
+    return pd.DataFrame(lines, index=pd.Index(GRID, name="fraction"))
 
 
-def shades(count):
-    """Colours of layers, the deeper the darker, apart from the colours of the style."""
-    return plt.get_cmap("viridis_r")(np.linspace(0.1, 1, count))
+def along(ax, table, column="train_loss", *, ylabel="training loss"):
+    """Draw a column over the fraction of the path, a line for each ``path`` and ``repeat``; losses are logarithmic."""
+    for (path, repeat), rows in table.dropna(subset=column).groupby(["path", "repeat"], sort=False):
+        look = style.look(path) | ({"label": None} if repeat else {})
+        ax.plot(rows["fraction"], rows[column], linewidth=1, **look)
+    ax.set(xlabel="fraction of the path", ylabel=ylabel, yscale="log" if column.endswith("loss") else "linear")
 
 
-def normalised(points):
-    """Arc length of each point as a fraction of the whole path's."""
-    return points["arc"] / points["arc"].iloc[-1]
+def by_family(table, *, columns=5):
+    """Training loss along the paths, a panel for each ``family``, all of one scale."""
+    families = list(dict.fromkeys(table["family"]))
+    fig, axes = style.panels(len(families), columns=columns, height=1.3, sharex=True, sharey=True)
+    for number, (ax, family) in enumerate(zip(axes, families, strict=True)):
+        along(ax, table[table["family"] == family])
+        style.bound(ax, "bound 0.1" if number == 0 else "")
+        ax.set(title=family, xticks=[0, 0.5, 1])
+        ax.label_outer()
+    style.legend(fig, axes[0], ncols=4)
+    return fig
 
 
-def profile(points, column):
-    """A column of evaluated points as a Series over the fraction of the path; points that lack it are left out."""
-    return pd.Series(points[column].to_numpy(), index=normalised(points)).dropna()
+def layers(ax, table, column="distance"):
+    """Draw a column for each ``layer``, mean over repeats, the deeper the darker."""
+    names = list(dict.fromkeys(table["layer"]))
+    for name, colour in zip(names, style.shades(len(names)), strict=True):
+        lines = table[table["layer"] == name].pivot(index="fraction", columns="repeat", values=column)
+        ax.plot(lines.index, lines.mean(axis=1), color=colour, linewidth=0.8, label=name)
+    ax.set(xlabel="fraction of the path")
 
 
-def along(ax, lines, column, *, ylabel, log=False):
-    """Draw a column of evaluated points against normalised arc length.
+def dots(ax, table, by, column="max_loss", *, hollow=None, names=None):
+    """A row for each value of ``by``: a dot for each row of the table, hollow dots for a second column; the bound."""
+    names = names or list(dict.fromkeys(table[by]))
+    for place, name in enumerate(reversed(names)):
+        rows = table[table[by] == name]
+        colour = style.LOOKS.get(name, (style.BLUE, ""))[0]
+        ax.plot(rows[column].clip(FLOOR), [place] * len(rows), "o", markersize=3.5, color=colour, alpha=0.8)
+        if hollow:
+            values = rows[hollow].clip(FLOOR)
+            ax.plot(values, [place] * len(rows), "o", markersize=3.5, color=colour, markerfacecolor="w")
+    style.reference(ax, 0.1, axis="x")
+    ax.set(xscale="log", ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)), yticklabels=names[::-1])
+
+
+def layer_graph(ax, graph, *, title):
+    """Draw the layers of :func:`lib.layers.graph` from left to right; a skip connection is an arc.
 
     Parameters
     ----------
-    lines : dict of str to list of DataFrame
-        By label, the points of each repeat; repeats share a colour.
-    column : str
-        Such as "train_loss".
+    graph : networkx.DiGraph
+        Nodes 0 (the input), 1, 2, ...; an edge from what a layer reads.
     """
-    for number, (label, repeats) in enumerate(lines.items()):
-        for repeat, points in enumerate(repeats):
-            line = profile(points, column)
-            ax.plot(line.index, line, color=f"C{number}", label=label if repeat == 0 else None)
-    ax.set(xlabel="fraction of the path", ylabel=ylabel, yscale="log" if log else "linear")
-
-
-def layer_distances(ax, path):
-    """Draw the distance of every weight tensor to the end mode, relative to its start, against anchors.
-
-    Parameters
-    ----------
-    path : dict
-        Outcome of :func:`lib.studies.m2m.m2m`.
-    """
-    distances = path["distances"][path["weights"]]
-    for name in distances.columns:
-        ax.plot(np.linspace(0, 1, len(distances)), distances[name] / distances[name].iloc[0],
-                label=name.removesuffix(".weight"))  # fmt: skip
-    ax.set(xlabel="fraction of the anchors", ylabel="layer-wise distance to D\n(relative)")
-
-
-def layer_variances(ax, variances):
-    """Draw the variance of every weight tensor, relative to the first anchor's, against anchors."""
-    for name, colour in zip(variances.columns, shades(len(variances.columns)), strict=True):
-        ax.semilogy(np.linspace(0, 1, len(variances)), variances[name] / variances[name].iloc[0], color=colour,
-                    label=name.removesuffix(".weight"))  # fmt: skip
-    ax.set(xlabel="fraction of the anchors")
-    plain_decades(ax.yaxis)
-
-
-def plain_decades(axis, marks=(1, 2, 5)):
-    """Label a logarithmic axis in plain numbers, at some marks of every decade."""
-    axis.set_major_locator(LogLocator(subs=marks))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def frame(lines):
-    """One long table of the points of all lines: columns ``path``, ``repeat``, then those of the points."""
-    tables = [
-        points.assign(path=label, repeat=repeat, fraction=normalised(points))
-        for label, repeats in lines.items()
-        for repeat, points in enumerate(repeats)
-    ]
-    table = pd.concat(tables, ignore_index=True)
-    return table[["path", "repeat", "fraction", *(c for c in table.columns if c not in ("path", "repeat", "fraction"))]]
+    fraction = np.linspace(0, 1, 25)
+    for before, after in graph.edges:
+        skipped = after - before - 1
+        ax.plot(before + (after - before) * fraction, 4 * skipped**0.6 * fraction * (1 - fraction),
+                color=style.BLUE if skipped else style.GREY, linewidth=0.8)  # fmt: skip
+    ax.scatter(list(graph.nodes), [0] * len(graph), s=10, color=["0.6", *["k"] * (len(graph) - 1)], zorder=3)
+    ax.set(yticks=[], title=title, ylim=(-0.6, max(0.6, ax.get_ylim()[1])))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(visible=False)

@@ -86,6 +86,18 @@ class LearningSystem:
         return mean
 
 
+def mixed_by(system, own, mean, received, layout):
+    """What a system makes of weights by its ``mix``, for both engines; frozen parameters stay the node's own."""
+    parts = [layout.slices[name] for name in layout.frozen]
+    frozen = [own[:, part].clone() for part in parts]
+    mixed = system.mix(own, mean, received, layout)
+    if mixed.shape != own.shape:
+        raise InputError(f"{type(system).__name__}.mix: gave {tuple(mixed.shape)}, needs {tuple(own.shape)}")
+    for part, values in zip(parts, frozen, strict=True):
+        mixed[:, part] = values
+    return mixed
+
+
 @dataclass(frozen=True)
 class Isolated(LearningSystem):
     """Every node trains alone, every 10 ticks.
@@ -355,10 +367,10 @@ def average(stacked, mixing, variance=None, *, epsilon=0.0):
 
     Parameters
     ----------
-    stacked : tensor (N, ...), or dict of str to tensor (N, ...)
+    stacked : tensor or array (N, ...), or dict of str to tensor (N, ...)
         The same tensor(s) of all nodes. Correction is for stacks of weight tensors, (N, a, b, ...), and for
         stacks of vectors (N, a) that are given alone; vectors in a dict are biases, which are averaged only.
-    mixing : tensor (N, N), sparse or dense
+    mixing : tensor (N, N), sparse or dense, or array
         Row-stochastic; row i holds the weights of all models in the new model of node i.
     variance : {None, "received", "own", "mixed"}
         No correction, or the target of :class:`VarianceCorrected`; received: weights without the diagonal,
@@ -381,9 +393,9 @@ def average(stacked, mixing, variance=None, *, epsilon=0.0):
     if variance is not None and variance not in TARGETS:
         raise InputError(f"variance='{variance}': choose None or one of {', '.join(TARGETS)}")
     alone = not isinstance(stacked, dict)
-    parts = {"": stacked} if alone else stacked
+    parts = {name: torch.as_tensor(each) for name, each in ({"": stacked} if alone else stacked).items()}
     first = next(iter(parts.values()))
-    mixing = _check_mixing(mixing, first)
+    mixing = _check_mixing(torch.as_tensor(mixing), first)
     averaged = {}
     for name, tensor in parts.items():
         rows = tensor.reshape(len(tensor), -1)

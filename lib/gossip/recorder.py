@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lib import batchnorm, training
+
 
 class Recorder:
     """Records of a simulation.
@@ -58,6 +60,11 @@ class Recorder:
                 f"of node {self.names[node]} is not finite"
             )
 
+    def last(self):
+        """Means over nodes at the last record, a dict."""
+        loss, accuracy = self.records["scores"][-1].mean(0).tolist()
+        return {"accuracy": accuracy, "loss": loss}
+
     def tables(self):
         """History (tick, node, metric, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
         stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}
@@ -84,3 +91,10 @@ class Recorder:
         self.ticks = list(state["ticks"])
         device = self.split.x.device
         self.records = {part: list(state[part].to(device)) if part in state else [] for part in self.PARTS}
+
+
+def score(model, split, calibration=None):
+    """The score of one model, whose batch norm is first estimated from ``calibration``, where given."""
+    if calibration is not None:
+        batchnorm.reestimate(model, calibration, batch=len(calibration))
+    return training.score(model, split)

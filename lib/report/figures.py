@@ -1,4 +1,4 @@
-"""Figures: one style, three files each (png, pdf, and a csv of what is plotted), bytes that repeat.
+"""Figures: one style, the files of each (png, pdf, a csv of what is plotted, its caption), bytes that repeat.
 
 Importing this module sets the style. Every figure carries a footer that says from which data and which
 profile it comes, so that a picture on its own cannot be mistaken for one at the papers' settings.
@@ -6,9 +6,12 @@ profile it comes, so that a picture on its own cannot be mistaken for one at the
 
 import io
 import os
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from IPython import get_ipython
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
@@ -16,36 +19,39 @@ from lib.report import context
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
-FOOTER_INCHES = 0.16
+FOOTER_POINTS = 6
 # Neither dates nor versions: the same picture is the same bytes.
 METADATA = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
 
 
-def save(fig: Figure, name: str, data: DataFrame, *, source: str) -> Path:
-    """Save a figure and the numbers behind it.
+def save(fig: Figure, name: str, data: DataFrame, *, source: str, caption: str, shown: bool = False) -> None:
+    """Save a figure, the numbers behind it and its caption; in a notebook also show figure and caption.
 
     Parameters
     ----------
     fig : Figure
-        Stays open and shows in the notebook; gets a footer "data: source · profile: ...".
+        Gets a footer "data: source · profile: ...". A notebook shows it once, here; it can be saved again.
     name : str
         File name without suffix: lower-case words and numbers joined by dashes.
     data : DataFrame
         What is plotted, one row a point; a named index is written too.
     source : str
         The data set and model, such as "digits, LeNet5".
-
-    Returns
-    -------
-    Path
-        The png; pdf and csv lie beside it, in ``results/<profile>/figures``.
+    caption : str
+        Markdown: what is drawn, sizes, repeats, what a band and a line of reference are.
+        The files lie in ``results/<profile>/figures``, the caption as ``name.md``.
+    shown : bool
+        Whether the notebook shows the figure already, above its sliders; then only the caption is shown here.
     """
     path = context.target("figures", name)
     _footer(fig, f"data: {source} · profile: {context.profile()}")
     for kind, metadata in METADATA.items():
         context.write(path.with_suffix(f".{kind}"), _render(fig, kind, metadata))
     context.write(path.with_suffix(".csv"), csv(data))
-    return path.with_suffix(".png")
+    context.write(path.with_suffix(".md"), f"{caption}\n")
+    if get_ipython():
+        display(*[] if shown else [fig], Markdown(caption))
+        plt.close(fig)
 
 
 def csv(data: DataFrame) -> str:
@@ -65,10 +71,12 @@ def _footer(fig, text):
     earlier = [artist for artist in fig.texts if artist.get_gid() == "footer"]
     for artist in earlier:
         artist.remove()
-    share = FOOTER_INCHES / fig.get_figheight()
+    lines = textwrap.wrap(text, int(22 * fig.get_figwidth()))
+    strip = (1.25 * len(lines) + 0.6) * FOOTER_POINTS / 72 / fig.get_figheight()
     layout = fig.get_layout_engine()
     if layout is not None:
-        layout.set(rect=(0, share, 1, 1 - share))
+        layout.set(rect=(0, strip, 1, 1 - strip))
     elif not earlier:
-        fig.subplots_adjust(bottom=fig.subplotpars.bottom + share)
-    fig.text(0.995, 0.2 * share, text, ha="right", va="bottom", fontsize=5, color="0.45", gid="footer")
+        fig.subplots_adjust(bottom=fig.subplotpars.bottom + strip)
+    fig.text(0.995, 0.2 * strip, "\n".join(lines), ha="right", va="bottom", fontsize=FOOTER_POINTS, color="0.4",
+             gid="footer")  # fmt: skip

@@ -9,7 +9,7 @@ import nbformat
 from nbformat import NotebookNode, v4
 
 OPEN = "## Method"  # the section whose code a reader should see
-SUFFIXES = {"figures": "png", "tables": "md"}
+SUFFIXES = {"figures": ("png", "md"), "tables": ("md",)}  # md of a figure: its caption
 
 
 def page(notebook: NotebookNode, *, head: str, foot: str) -> NotebookNode:
@@ -38,8 +38,11 @@ def with_results(notebook: NotebookNode, folder: Path, listed: set[str]) -> Note
     """
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [_output(file) for kind, name in saved(cell.source) for file in _files(folder, kind, name)
-                            if "*" not in name or f"{kind}/{file.stem}" in listed]  # fmt: skip
+            files = [file for kind, name in saved(cell.source) for file in _files(folder, kind, name)
+                     if "*" not in name or f"{kind}/{file.stem}" in listed]  # fmt: skip
+            cell.outputs = [_output(file) for file in files]
+            if widths := [_width(file) for file in files if file.suffix == ".png"]:
+                cell.metadata["mystnb"] = {"image": {"width": f"{max(widths)}px"}}
     return notebook
 
 
@@ -60,7 +63,13 @@ def _text(name):
 
 
 def _files(folder, kind, name):
-    return sorted((folder / kind).glob(f"{name}.{SUFFIXES[kind]}"))
+    found = sorted((folder / kind).glob(f"{name}.{SUFFIXES[kind][0]}"))
+    return [each for file in found for suffix in SUFFIXES[kind] if (each := file.with_suffix(f".{suffix}")).is_file()]
+
+
+def _width(file):
+    """Pixels on the screen: figures are saved at twice the resolution, the width is the third number of a png."""
+    return int.from_bytes(file.read_bytes()[16:20], "big") // 2
 
 
 def _output(file):

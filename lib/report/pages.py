@@ -13,6 +13,7 @@ from lib import paths
 from lib.report import claims, times
 from lib.report.claims import Claim, Verdict
 
+DOCS = paths.ROOT / "docs"
 DATA = {"laptop": "digits", "cifar": "CIFAR-10", "paper": "MNIST"}  # what a profile's committed results are of
 FIRST = ("failed", "fails", "stale", "open", "holds")  # bad news first
 
@@ -45,6 +46,11 @@ class Profile:
     def has(self, file: str) -> bool:
         """Whether there is `file`, such as "figures/continuity.png"."""
         return (self.folder / file).is_file()
+
+    def caption(self, figure: str) -> str:
+        """Caption of a figure, in Markdown; nothing where it has none."""
+        file = self.folder / "figures" / f"{figure}.md"
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def committed() -> list[Profile]:
@@ -113,12 +119,11 @@ def headlines(every: list[Profile]) -> list[dict]:
 
 
 def _headline(row, every):
-    """A row of ``data/headlines.csv`` with the verdict of each profile that has a claim of its quantity."""
-    found = [
-        (each, next((v for v in each.verdicts.values() if v.claim.quantity == row["quantity"]), None))
-        for each in every
-    ]
-    known = [pair for pair in found if pair[1] and pair[1].kind != "open"]
+    """A row of ``data/headlines.csv`` with a verdict for each profile that has measured one of its quantities."""
+    known = []
+    for each in every:
+        verdicts = {v.claim.quantity: v for v in each.verdicts.values() if v.kind != "open"}
+        known += [(each, verdicts[name]) for name in row["quantity"].split() if name in verdicts][:1]
     kinds = sorted((verdict.kind for _, verdict in known), key=FIRST.index)
     return row | {"verdicts": known, "kinds": kinds or ["open"]}
 

@@ -22,8 +22,8 @@ import nbformat
 from lib import paths
 from lib.errors import InputError
 from lib.report import claims, notebook_pages, pages, plan
+from lib.report.pages import DOCS
 
-DOCS = paths.ROOT / "docs"
 SPHINX_SECONDS = 900
 
 

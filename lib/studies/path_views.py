@@ -13,17 +13,15 @@ from lib import models, runs, seeds, sphere
 from lib.connectivity import Path, landscape, simplify
 from lib.connectivity.simplification import evenly_spaced
 from lib.connectivity.walker import Connection as Search
-from lib.flat import flatten
 from lib.studies.m2m import Connection, m2m
 from lib.studies.modes import Mode, load_mode
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The loss over the plane through three modes, and a path between the first two seen on it."""
+    """The loss over the plane through both ends of a path and its middle, and the path seen on it."""
 
     path: Connection
-    third: Mode
     resolution: int = 15
 
 
@@ -34,11 +32,10 @@ def surface(config, checkpoint):
     -------
     dict
         ``grid``: :meth:`lib.connectivity.landscape.Plane.surface`; ``path``: x, y, distance from the plane
-        and losses of the path's anchors; ``modes``: x, y of the three.
+        and losses of the path's anchors; ``marks``: x, y of the start, the end and the middle.
     """
     path, task = found_path(config.path)
-    third = flatten(load_mode(config.third, task))
-    three = torch.stack([path.anchors[0], path.anchors[-1], third])
+    three = torch.stack([path.anchors[0], path.anchors[-1], path.point((len(path) - 1) / 2)])
     plane = landscape.Plane.through(*three)
     positions, heights = plane.coordinates(path.anchors)
     seen = pd.DataFrame(positions.tolist(), columns=["x", "y"]).assign(off_plane=heights.tolist())
@@ -46,7 +43,7 @@ def surface(config, checkpoint):
     return {
         "grid": grid,
         "path": seen.join(path.evaluate(task)[["train_loss", "test_accuracy"]]),
-        "modes": pd.DataFrame(plane.coordinates(three)[0].tolist(), columns=["x", "y"]),
+        "marks": pd.DataFrame(plane.coordinates(three)[0].tolist(), columns=["x", "y"]),
     }
 
 

@@ -1,0 +1,160 @@
+"""How figures look: one colour, dash and name for every system, method and role of both papers, and what they share.
+
+The colours are those of Okabe and Ito (families: Tol's muted ones), told apart by all kinds of sight. Blue is what a
+paper proposes, vermilion what it is compared with first; a variant has its system's colour and other dashes.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from lib.errors import InputError
+
+COLUMN, PAGE = 3.4, 7.0  # widths of a figure in inches
+SMALL = 6  # points: no text is smaller
+GREY = "0.4"
+BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
+PINK, ORANGE, SKY, BROWN = "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"
+
+LOOKS = {
+    # learning systems
+    "isolated": (BLACK, ":"), "gossip": (VERMILION, "-"), "corrected gossip": (BLUE, "-"), "federated": (GREEN, "--"),
+    "federated, different starts": (PINK, "-"), "federated, different starts, corrected": (SKY, "-."),
+    "sampled": (ORANGE, "-"), "partitioned": (PINK, "--"), "compressed": (SKY, "-"), "transfer-like": (BROWN, "-."),
+    # remedies, failures, rounds, orders and targets of the correction
+    "gossip, initial gain": (GREEN, "-"), "gossip, momentum mixed": (VERMILION, "--"),
+    "corrected, momentum mixed": (SKY, "-"), "messages lost": (ORANGE, "-"), "nodes away": (PINK, "-"),
+    "scale-free": (SKY, "-"), "scale-free, Metropolis": (SKY, "--"),
+    "half of the clients": (GREEN, ":"), "five steps a round": (BROWN, "-"),
+    "after, received": (BLUE, "-"), "before, received": (ORANGE, "-"),
+    "after, own": (PINK, "-"), "after, mixed": (SKY, "-"),
+    # running statistics of batch norm
+    "kept": (ORANGE, "-"), "averaged": (SKY, "--"), "reestimated": (GREEN, "-"),
+    # ways from mode to mode
+    "straight line": (VERMILION, "-"), "aligned line": (VERMILION, "--"), "LLPF": (BLUE, "-"),
+    "LLPF, adaptive": (BLUE, "-"), "LLPF, fixed schedule": (SKY, "-"), "aligned LLPF": (BLUE, "--"),
+    "AutoNEB": (PINK, "-"),
+    "Bezier, 1 bend": (GREEN, "-"), "Bezier, 3 bends": (GREEN, "--"),
+    "chain, 1 bend": (ORANGE, "-"), "chain, 3 bends": (ORANGE, "--"),
+    # orders of the layers, routes across spheres, learning rates towards the origin, ends of paths
+    "follow the data flow": (BLUE, "-"), "all at once": (VERMILION, "-"), "all at once, slowly": (ORANGE, "-"),
+    "reversed": (PINK, "-"), "random": (SKY, "-"),
+    "down, M2O then M2M": (SKY, "-"), "down, moving spheres": (BLUE, "-"), "up, moving spheres": (BLUE, "--"),
+    "two learning rates": (GREEN, "-"), "two optimisers": (PINK, "-"),
+    "variance": (BLUE, "-"), "root": (GREEN, "-"), "constant": (VERMILION, "-"),
+    "usual end": (BLUE, "-"), "sharp end": (VERMILION, "-"),
+    "training": (BLUE, "-"), "test": (VERMILION, "--"),
+    # families of models
+    "lenet5": ("#332288", "-"), "vgg11_bn": ("#DDCC77", "-"), "resnet18": ("#117733", "-"),
+    "densenet": ("#88CCEE", "-"), "mobilenetv2": ("#CC6677", "-"), "shufflenet": ("#AA4499", "-"),
+    "efficientnet_b0": ("#44AA99", "-"), "regnetx": ("#999933", "-"), "dla": ("#882255", "-"), "cct7": ("#661100", "-"),
+}  # fmt: skip
+
+
+def look(name):
+    """Colour, dashes and label of a system, method or role, as keyword arguments of ``plot``.
+
+    Raises
+    ------
+    InputError
+        For a name that ``LOOKS`` lacks; one of your own is added by ``LOOKS["mine"] = ("#CC79A7", "-")``.
+
+    Examples
+    --------
+    >>> look("corrected gossip")
+    {'color': '#0072B2', 'linestyle': '-', 'label': 'corrected gossip'}
+    """
+    if name not in LOOKS:
+        raise InputError(f"look of {name!r}: not in lib.figures.style.LOOKS; add one")
+    color, dashes = LOOKS[name]
+    return {"color": color, "linestyle": dashes, "label": name}
+
+
+def shades(count):
+    """Colours of layers, or of the values of a sweep: the deeper, or larger, the darker."""
+    return plt.get_cmap("viridis_r")(np.linspace(0.1, 1, count))
+
+
+def panels(count, *, columns=None, width=PAGE, height=1.7, **options):
+    """A figure of ``count`` axes in rows of ``columns`` (default: one row), ``height`` inches each.
+
+    Returns
+    -------
+    Figure
+    list of Axes
+    """
+    columns = min(columns or count, count)
+    rows = -(-count // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height * rows + 0.3), squeeze=False, **options)
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    return fig, list(axes.flat[:count])
+
+
+def reference(ax, value, text="", *, axis="y", at=0.99, dashes="--"):
+    """A thin grey line at a value, its word beside it at a fraction of the line (bound, chance, v/N, the paper's)."""
+    line = {"color": GREY, "linewidth": 0.8, "linestyle": dashes, "zorder": 1.5}
+    words = {"textcoords": "offset points", "fontsize": SMALL, "color": GREY, "va": "bottom"}
+    if axis == "y":
+        ax.axhline(value, **line)
+        side = "right" if at > 0.5 else "left"
+        ax.annotate(text, (at, value), (0, 1), xycoords=ax.get_yaxis_transform(), ha=side, **words)
+    else:
+        ax.axvline(value, **line)
+        ax.annotate(text, (value, at), (2, 0), xycoords=ax.get_xaxis_transform(), **words | {"va": "top"})
+
+
+def bound(ax, text="bound 0.1", **where):
+    """The paper's bound on the training loss of a path."""
+    reference(ax, 0.1, text, **where)
+
+
+def band(ax, lines, name, **changes):
+    """Draw the mean of repeats, and the range from the lowest to the highest of them.
+
+    Parameters
+    ----------
+    lines : DataFrame
+        A column a repeat; the index is x.
+    name : str
+        In ``LOOKS``.
+    """
+    style = look(name) | changes
+    ax.plot(lines.index, lines.mean(axis=1), **style)
+    if lines.shape[1] > 1:
+        low, high = lines.min(axis=1), lines.max(axis=1)
+        ax.fill_between(lines.index, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def not_reached(ax, x, last, color):
+    """An arrow that is joined to nothing: at ``x`` the level was not reached by tick ``last``."""
+    arrow = {"arrowstyle": "->", "color": color, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (x, 1.09 * last), (x, 0.97 * last), arrowprops=arrow, annotation_clip=False)
+
+
+def label_ends(ax, *, gap=7.5, **changes):
+    """Write every line's label at its right end instead of a legend; labels keep ``gap`` points from one another."""
+    ax.figure.draw_without_rendering()  # for the place of the ends on the page
+    handles, labels = ax.get_legend_handles_labels()
+    lines = [each[0] if isinstance(each, tuple) else each for each in handles]  # a line with error bars is a tuple
+    ends = [points[np.isfinite(points[:, 1])][-1] for points in (line.get_xydata() for line in lines)]
+    points = ax.transData.transform(ends)[:, 1] * 72 / ax.figure.dpi
+    order = np.argsort(points, kind="stable")
+    spaces = gap * np.arange(len(lines))
+    placed = isotonic_regression(points[order] - spaces).x + spaces
+    for number, y in zip(order, placed, strict=True):
+        text = {"color": lines[number].get_color(), "fontsize": SMALL, "va": "center"} | changes
+        ax.annotate(labels[number], ends[number], (4, y - points[number]), textcoords="offset points",
+                    annotation_clip=False, **text)  # fmt: skip
+
+
+def legend(fig, ax, **options):
+    """One legend above all panels, of the lines of one of them."""
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", **options)
+
+
+def layer_bar(fig, axes, count):
+    """A colour bar for lines drawn in :func:`shades`: from the first layer to the last."""
+    colours = plt.matplotlib.colors.ListedColormap(shades(count))
+    bar = fig.colorbar(plt.cm.ScalarMappable(plt.Normalize(0, 1), colours), ax=axes, ticks=[0, 1], aspect=30)
+    bar.ax.set_yticklabels(["first\nlayer", "last\nlayer"])

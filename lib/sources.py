@@ -1,9 +1,11 @@
 """Data sets by name, as plain arrays: embedded, through torchvision, or any folder of images."""
 
+import contextlib
 import functools
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +93,17 @@ def fingerprint(name, data_dir=None):
 
 @functools.lru_cache(maxsize=16)
 def _digest(folder, files):
-    """Read again only where a name, a size or a time of a file has changed."""
+    """Read again only where a name, a size or a time of a file has changed, whatever the process."""
+    known = paths.CACHE / "fingerprints" / hashlib.sha256(repr((folder.resolve(), files)).encode()).hexdigest()
+    with contextlib.suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{64}", found := known.read_text()):
+            return found
     digest = hashlib.sha256()
     for file, _, _ in files:
         digest.update(f"{file.relative_to(folder).as_posix()}\n{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    with contextlib.suppress(OSError):  # a cache that cannot be written makes it slower, not wrong
+        known.parent.mkdir(parents=True, exist_ok=True)
+        storage.write(known, digest.hexdigest().encode())
     return digest.hexdigest()
 
 

@@ -34,7 +34,7 @@ RUN = $(PYTHON) -m lib.report.notebooks --profile "$$PROFILE" --notebooks "$$NOT
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
-	@echo 'Variables: PROFILE=smoke|laptop|paper  NOTEBOOKS="gossip/* ..."  PARAMETERS="name=value ..."'
+	@echo 'Variables: PROFILE=smoke|laptop|cifar|paper  NOTEBOOKS="gossip/* ..."  PARAMETERS="name=value ..."'
 	@echo '           CELL_TIMEOUT=seconds (none by default)'
 	@echo '           DATA_DIR=folder  DEVICE=auto|cpu|cuda  DASK_SCHEDULER_ADDRESS=tcp://...  PYTHON=interpreter'
 

@@ -29,6 +29,10 @@ class Adaptive:
         by it after one that has none.
     chunk, sgd_steps : int
         SGD steps between loss checks, and SGD steps after which a move is taken back and halved.
+    look : float
+        A point is judged only where the mean mini-batch loss of the last ``chunk`` is at most ``look`` times what the
+        point must reach. Batch norm makes the loss in training larger than that of the stored point: with 1 it takes
+        more SGD steps than it must, with more it takes more images to judge.
     smallest_step, largest_step : float
         A step that shrinks below the first ends the search: the path then ends where it is. The second caps every
         step; with 1 a layer may go its whole way in one move.
@@ -47,6 +51,7 @@ class Adaptive:
     growth: float = 1.5
     chunk: int = 5
     sgd_steps: int = 60
+    look: float = 1.0
     smallest_step: float = 1e-4
     largest_step: float = 0.5
     max_sgd_steps: int = 100_000
@@ -55,7 +60,7 @@ class Adaptive:
     interior_points: int = 1
 
     def __post_init__(self):
-        check_positive(self, "max_loss", "step", "smallest_step", "largest_step")
+        check_positive(self, "max_loss", "step", "look", "smallest_step", "largest_step")
         check_positive(self, "chunk", "sgd_steps", "max_sgd_steps", "judge_images", "first_images")
         if not self.growth >= 1:
             raise InputError(f"growth={self.growth}: must be 1 or larger")

@@ -42,12 +42,12 @@ FAMILIES = {
     "lenet_caffe": Family(CaffeLeNet, CaffeLeNet, CaffeLeNet),
     "vgg11_bn": Family(
         small(conv.vgg, widths=(8, "M", 16, "M", 24, 24, 32, 32, "M", 32, 32)),
-        small(conv.vgg, widths=(32, "M", 64, "M", 128, 128, "M", 256, 256, "M", 256, 256, "M")),
+        small(conv.vgg, widths=(16, "M", 32, "M", 64, 64, "M", 128, 128, "M", 128, 128, "M")),
         conv.vgg,
     ),
     "resnet18": Family(
         small(conv.resnet, blocks=(1, 1, 1, 1), widths=(8, 16, 24, 32)),
-        small(conv.resnet, widths=(16, 32, 64, 128)),
+        small(conv.resnet, widths=(8, 16, 32, 64)),
         conv.resnet,
     ),
     "densenet": Family(
@@ -77,12 +77,12 @@ FAMILIES = {
     ),
     "dla": Family(
         small(conv.dla, levels=(1, 1, 1, 1, 1, 1), widths=(6, 8, 12, 16, 24, 32)),
-        small(conv.dla, widths=(8, 16, 32, 64, 96, 128)),
+        small(conv.dla, widths=(8, 8, 16, 32, 48, 64)),
         conv.dla,
     ),
     "cct7": Family(
         small(CCT, depth=2, tokenizer=(16, 96), heads=2),
-        small(CCT, depth=2, tokenizer=(64, 128), attention_dropout=0.0, stochastic_depth=0.0),
+        small(CCT, depth=2, tokenizer=(32, 64), heads=2, attention_dropout=0.0, stochastic_depth=0.0),
         CCT,
     ),
 }  # fmt: skip
@@ -111,6 +111,11 @@ def create(name, task, *, size="laptop", seed):
         raise InputError(f"model='{name}': unknown family, choose one of {', '.join(FAMILIES)}")
     if size not in SIZES:
         raise InputError(f"size='{size}': choose one of {', '.join(SIZES)}")
+    if len(task.image_shape) != 3 or task.classes is None:
+        raise InputError(
+            f"model='{name}': is for images (C, H, W) and a class for each, the task has inputs {task.image_shape} and "
+            f"{task.classes or 'no'} classes: give a module of your own"
+        )
     model = from_entry(dict(name=name, size=size, image_shape=list(task.image_shape), classes=task.classes), seed)
     return model.to(task.device)
 

@@ -111,7 +111,7 @@ def _alone(results):
 def main(arguments: list[str] | None = None) -> int:
     """Run notebooks; exit code 0 if all ran and no claim fails, 1 otherwise, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="notebooks", description=main.__doc__)
-    parser.add_argument("--profile", default="laptop", help="laptop, smoke or paper")
+    parser.add_argument("--profile", default="laptop", help="laptop, smoke, cifar or paper")
     parser.add_argument("--notebooks", default="*", help='names or patterns, such as "gossip/* connectivity/02*"')
     parser.add_argument("--parameters", default="", help='name=value, such as "seed=3 alphas=[0.1,1]"')
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")

@@ -1,8 +1,10 @@
 """``python -m lib.runs list`` and ``clean``: what the cache holds, and how to get rid of it."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import sys
 import time
@@ -44,9 +46,10 @@ def items():
 
 
 def _item(folder):
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    age = time.time() - max(file.stat().st_mtime for file in [*files, folder])
+    walk = () if folder.is_symlink() else os.walk(folder)
+    found = [*_stats(Path(where, name) for where, _, names in walk for name in names)]
+    size, ages = sum(each.st_size for each in found), [each.st_mtime for each in (*found, *_stats([folder]))]
+    age = time.time() - max(ages, default=0.0)
     config = ""
     if folder.name.startswith("."):
         state = "leftover" if age > _LEFTOVER_SECONDS else "unfinished"
@@ -59,6 +62,12 @@ def _item(folder):
     if (folder / "config.json").is_file():
         config = _config(folder)
     return Item(folder, state, config, size, age)
+
+
+def _stats(files):
+    for file in files:
+        with contextlib.suppress(OSError):  # another process may have removed it by now
+            yield file.stat()
 
 
 def _freshness(folder):
@@ -82,7 +91,7 @@ def _config(folder):
     try:
         config = json.loads((folder / "config.json").read_bytes())["config"]
         return ", ".join(f"{name}={_brief(value)}" for name, value in config.items() if not name.startswith("$"))
-    except (ValueError, LookupError, AttributeError):
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return ""
 
 
@@ -108,7 +117,9 @@ def _list():
 def _clean(everything):
     removed = [item for item in items() if everything or item.useless]
     for item in removed:
-        shutil.rmtree(item.folder)
+        cache.remove(item.folder)
+    if everything:
+        shutil.rmtree(paths.CACHE / "fingerprints", ignore_errors=True)
     print(f"removed {len(removed)} entries, {_size(sum(item.size for item in removed))}")
 
 

@@ -34,7 +34,7 @@ LAPTOP = {
     "cct7": replace(_SMALL, epochs=60),
 }
 # Medium members: no augmentation, as with it a small network's own loss is above the bound of its paths.
-_MEDIUM = training.Recipe(epochs=12, batch=64, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="onecycle")
+_MEDIUM = training.Recipe(epochs=20, batch=64, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="onecycle")
 MEDIUM = {}
 _RECIPES = {"laptop": (LAPTOP, _SMALL), "medium": (MEDIUM, _MEDIUM), "paper": (PAPER, _CNN)}
 # Learning rate along the path: plain SGD, as in the paper, but larger, which takes fewer SGD steps; without batch norm
@@ -44,7 +44,8 @@ _RATE = 0.4
 # Larger first steps and less slack than the defaults: fewer SGD steps, as tried on the families' first pairs. Laptop
 # members are judged on all images; the medium ones, of which a judge's image costs a third of an SGD step's, on fewer.
 _QUICK = Adaptive(slack=0.85, step=0.1, largest_step=1.0, judge_images=2048, interior_points=3)
-_DRIVERS = {"laptop": _QUICK, "medium": replace(_QUICK, judge_images=1024, interior_points=1), "paper": _QUICK}
+_CAREFUL = replace(_QUICK, look=3.0, judge_images=1024, interior_points=1)
+_DRIVERS = {"laptop": _QUICK, "medium": _CAREFUL, "paper": _QUICK}
 
 
 def recipe(model, size, *, epochs=0):
@@ -88,6 +89,29 @@ def adaptive(model, size, *, max_loss, lr, batch, max_sgd_steps):
     """
     driver = replace(_DRIVERS[size], max_loss=max_loss, max_sgd_steps=max_sgd_steps)
     return M2M(order="fdf", lr=lr or RATES.get(model, _RATE), batch=batch, driver=driver)
+
+
+def variants(search):
+    """An adaptive search with one choice changed at a time: what each does to the images that a path takes.
+
+    Parameters
+    ----------
+    search : lib.connectivity.M2M
+        With the driver :class:`lib.connectivity.Adaptive`.
+
+    Returns
+    -------
+    dict of str to lib.connectivity.M2M
+        By what was changed; the first is the search as it is.
+    """
+    driver = {"step": (0.02, 0.3), "chunk": (2, 10), "slack": (0.5, 1.0), "look": (1.0, 2.0)}
+    driver["first_images"] = (search.driver.judge_images,)
+    found = {"as set": search}
+    for name, values in driver.items():
+        found |= {f"{name}={each:g}": replace(search, driver=replace(search.driver, **{name: each})) for each in values}
+    found |= {f"lr={each:g}": replace(search, lr=each) for each in (search.lr / 3, 3 * search.lr)}
+    with_momentum = [replace(search, momentum=0.9, lr=search.lr * each) for each in (0.1, 0.3)]
+    return found | {f"momentum=0.9, lr={each.lr:g}": each for each in with_momentum}
 
 
 @dataclass(frozen=True)

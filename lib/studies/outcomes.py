@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from lib.gossip.averaging import Federated
 
 from lib import runs
 from lib.gossip import measures
+from lib.gossip.algorithms import Federated
 from lib.studies.gossip import gossip_run
 
 MISSING = "not within the run"

@@ -149,8 +149,8 @@ def test_mnist_from_a_folder():
         (lambda tmp: tasks.load("digits", size=4), "size=4: images must be at least 8 pixels"),
         (lambda tmp: tasks.load("digits", device="abacus"), "device='abacus': not usable here"),
         (lambda tmp: tasks.load("digits", precision="half"), "precision='half': choose one of float32, bfloat16"),
-        (lambda tmp: digits.batches(0, 2000), "batch=2000: must be between 1 and the 1437 images"),
-        (lambda tmp: own(torch.zeros(3, 8, 8)), r"x: shape \(3, 8, 8\) with 3 classes"),
+        (lambda tmp: digits.batches(0, 2000), "batch=2000: must be between 1 and the 1437 inputs"),
+        (lambda tmp: own(torch.zeros(3, 8, 8)), r"x_test: shape \(3, 1, 8, 8\), x has \(3, 8, 8\): all but the number"),
         (lambda tmp: own(torch.full((3, 1, 8, 8), torch.nan)), "x: holds values that are not finite"),
     ],
 )

@@ -6,6 +6,7 @@ import shutil
 import sys
 
 from lib import paths
+from lib.runs import cache
 from lib.runs.contents import items
 
 
@@ -35,7 +36,9 @@ def _list():
 def _clean(everything):
     removed = [item for item in items() if everything or item.useless]
     for item in removed:
-        shutil.rmtree(item.folder)
+        cache.remove(item.folder)
+    if everything:
+        shutil.rmtree(paths.CACHE / "fingerprints", ignore_errors=True)
     print(f"removed {len(removed)} entries, {_size(sum(item.size for item in removed))}")
 
 

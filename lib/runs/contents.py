@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import time
 from pathlib import Path
 
@@ -55,24 +56,26 @@ class Item:
 
     def outcome(self):
         """What a finished run returned; nothing is computed. ValueError if a file does not fit its checksum."""
-        parts, _ = cache.verified(self.folder)
-        return cache.unpack(parts["metrics.json"].decode(), parts["tensors.safetensors"])
+        return cache.read_folder(self.folder)
 
 
 def items():
     """All that is in the cache of runs, by function and age."""
-    code, found = functools.cache(_code), []
-    for folder in sorted(folder for kind in ("runs", "checkpoints") for folder in (paths.CACHE / kind).glob("*/*")):
-        with contextlib.suppress(FileNotFoundError):  # a run that ends meanwhile takes its folder with it
-            if folder.is_dir():
-                found.append(_item(folder, code))
+    code = functools.cache(_code)
+    found = [
+        _item(folder, code)
+        for kind in ("runs", "checkpoints")
+        for folder in sorted((paths.CACHE / kind).glob("*/*"))
+        if folder.is_dir()
+    ]
     return sorted(found, key=lambda item: (item.folder.parent, item.age))
 
 
 def _item(folder, code):
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    age = time.time() - max(file.stat().st_mtime for file in [*files, folder])
+    walk = () if folder.is_symlink() else os.walk(folder)
+    found = [*_stats(Path(where, name) for where, _, names in walk for name in names)]
+    size, ages = sum(each.st_size for each in found), [each.st_mtime for each in (*found, *_stats([folder]))]
+    age = time.time() - max(ages, default=0.0)
     config = {}
     if folder.name.startswith("."):
         state = "leftover" if age > _LEFTOVER_SECONDS else "unfinished"
@@ -85,6 +88,12 @@ def _item(folder, code):
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         config = dict(json.loads((folder / "config.json").read_bytes())["config"])
     return Item(folder, state, config, size, age)
+
+
+def _stats(files):
+    for file in files:
+        with contextlib.suppress(OSError):  # another process may have removed it by now
+            yield file.stat()
 
 
 def _freshness(folder, code):

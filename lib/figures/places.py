@@ -1,9 +1,7 @@
 """Pictures of a place on a path, from numbers of :mod:`lib.studies.places`: where it lies, what is left of the way."""
 
-import matplotlib.pyplot as plt
-import numpy as np
+from lib.figures import style
 
-COLOURS = {"straight line": "#D55E00", "LLPF": "#0072B2"}
 LABELS = {"train_loss": "training loss", "test_accuracy": "test accuracy"}
 
 
@@ -25,29 +23,30 @@ def picture(lines, at, scores, left, *, chance):
     -------
     Figure
     """
-    fig, axes = plt.subplots(1, 3, figsize=(7, 2.5))
+    fig, axes = style.panels(3, height=2)
     curves(axes[0], lines, "train_loss", at, scores)
     curves(axes[1], lines, "test_accuracy", at, scores, chance=chance)
     layers(axes[2], left)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    style.legend(fig, axes[0], ncols=2)
     return fig
 
 
 def curves(ax, lines, column, at, scores, *, chance=None):
     """A column of evaluated points against the fraction of the length, and the place; the paper's bound, or chance."""
     for name, points in lines.items():
-        ax.plot(points.arc / points.arc.iloc[-1], points[column], color=COLOURS[name], label=name)
-    ax.axvline(at, color="0.4", linewidth=0.8)
-    ax.plot(at, scores[column], "o", color=COLOURS["LLPF"], markeredgecolor="black")
-    value, word = (0.1, "bound 0.1") if chance is None else (chance, "chance")
-    ax.axhline(value, color="0.4", linewidth=0.8, linestyle="--")
-    ax.annotate(word, (1, value), (0, 2), textcoords="offset points", ha="right", fontsize=7)
+        ax.plot(points.arc / points.arc.iloc[-1], points[column], **style.look(name))
+    style.reference(ax, at, axis="x", dashes="-")
+    ax.plot(at, scores[column], "o", color=style.BLUE, markeredgecolor="black")
+    if chance is None:
+        style.bound(ax)
+    else:
+        style.reference(ax, chance, "chance", dashes=":")
     ax.set(xlabel="fraction of the length", ylabel=LABELS[column], yscale="log" if chance is None else "linear")
 
 
 def layers(ax, left):
     """How far each layer is from the end, a bar for each, the first layer on top."""
-    ax.barh(list(left), list(left.values()), color=plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(left))))
+    ax.barh(list(left), list(left.values()), color=style.shades(len(left)))
     ax.set(xlim=(0, 1.05), xlabel="distance from the end / at the start")
     ax.invert_yaxis()
     if len(left) > 12:

@@ -185,7 +185,8 @@ def _decoded(folder):
     found = _images(folder)
     classes, images = sorted({label for _, label in found}), [_pixels(file, None) for file, _ in found]
     if len(classes) != 10 or {image.shape for image in images} != {(32, 32, 3)}:
-        raise InputError(f"data='cifar10': {folder} must hold ten folders, one for each class, of JPEG files of 32 pixels")
+        needs = "must hold ten folders of JPEG files, one for each class, of 32 x 32 pixels"
+        raise InputError(f"data='cifar10': {folder} {needs}")
     return np.stack(images), np.array([classes.index(label) for _, label in found])
 
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 
 import networkx as nx
 import pytest
@@ -63,7 +64,7 @@ def images():
 
 def perceptron(*widths):
     """Linear layers, ReLU between them."""
-    layers = [layer for pair in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(*pair), nn.ReLU())]
+    layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -150,7 +151,8 @@ def test_gossip_with_correction_learns_and_equals_the_loop(name, lr):
     task = case.task()
     runs = [
         gossip.simulate(
-            task, lambda seed: case.network(), nx.cycle_graph(4), averaging=gossip.VarianceCorrected(), ticks=61, seed=0,
+            task, lambda seed: case.network(), nx.cycle_graph(4), averaging=gossip.VarianceCorrected(), ticks=61,
+            seed=0,
             lr=lr, batch=32, interval=(1, 2), record_every=30, backend=backend,
         )
         for backend in ("stacked", "loop")

@@ -64,8 +64,8 @@ def images():
 
 def perceptron(*widths):
     """Linear layers, ReLU between them."""
-    chain = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
-    return nn.Sequential(*chain[:-1])
+    layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
 
 
 class Transformer(nn.Module):
@@ -152,7 +152,8 @@ def test_gossip_with_correction_learns_and_equals_the_loop(name, lr):
     runs = [
         gossip.simulate(
             task, lambda seed: case.network(), nx.cycle_graph(4), averaging=gossip.VarianceCorrected(), ticks=61,
-            seed=0, lr=lr, batch=32, interval=(1, 2), record_every=30, backend=backend,
+            seed=0,
+            lr=lr, batch=32, interval=(1, 2), record_every=30, backend=backend,
         )
         for backend in ("stacked", "loop")
     ]  # fmt: skip

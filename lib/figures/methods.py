@@ -30,8 +30,7 @@ def curves(points, *, columns=3):
             ax.fill_between(lines.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
         style.bound(ax, "bound 0.1" if number == 0 else "")
         ax.set(title=family, yscale="log", xlabel="fraction of the path", ylabel="training loss")
-        if number % columns:
-            ax.set_ylabel("")
+    style.outer_labels(axes, columns)
     style.legend(fig, axes[0], ncols=4)
     return fig
 
@@ -43,7 +42,7 @@ def worst_losses(table):
     for ax, family in zip(axes, families, strict=True):
         dots(ax, table[table["family"] == family], "method", "worst", names=list(dict.fromkeys(table["method"])))
         ax.set_title(family)
-    fig.supxlabel("largest training loss of the path (dashed: bound 0.1)", fontsize=7)
+    fig.suptitle("largest training loss of the path (dashed: bound 0.1)", fontsize=7)
     return fig
 
 
@@ -59,7 +58,7 @@ def budgets(table):
             bars = [worst.mean() - worst.min(), worst.max() - worst.mean()]
             marks = {"marker": "o", "markersize": 3, "linewidth": 1, "capsize": 2}
             ax.errorbar(spent, worst.mean(), bars, **style.look(method), **marks)
-        style.bound(ax, at=0.01)
+        style.bound(ax)
         ax.set(title=family, xscale="log", yscale="log", xlabel="SGD samples spent")
         allowed = table[table.family == family].groupby("sgd_steps").samples.median()
         ax.set_xticks(allowed, [f"{each:,.0f}" for each in allowed])

@@ -46,8 +46,8 @@ LOOKS = {
     "training": (BLUE, "-"), "test": (VERMILION, "--"),
     # families of models
     "lenet5": ("#332288", "-"), "vgg11_bn": ("#DDCC77", "-"), "resnet18": ("#117733", "-"),
-    "densenet": ("#88CCEE", "-"), "mobilenetv2": ("#CC6677", "-"), "shufflenet": ("#AA4499", "-"),
-    "efficientnet_b0": ("#44AA99", "-"), "regnetx": ("#999933", "-"), "dla": ("#882255", "-"), "cct7": ("#661100", "-"),
+    "densenet": ("#661100", "-"), "mobilenetv2": ("#CC6677", "-"), "shufflenet": ("#AA4499", "-"),
+    "efficientnet_b0": ("#44AA99", "-"), "regnetx": ("#999933", "-"), "dla": ("#882255", "-"), "cct7": ("#88CCEE", "-"),
 }  # fmt: skip
 
 
@@ -88,7 +88,18 @@ def panels(count, *, columns=None, width=PAGE, height=1.7, **options):
     fig, axes = plt.subplots(rows, columns, figsize=(width, height * rows + 0.3), squeeze=False, **options)
     for ax in axes.flat[count:]:
         ax.set_axis_off()
+    for ax in axes.flat[max(count - columns, 0) : count]:
+        ax.tick_params(labelbottom=True)  # where nothing stands below, also if the row is not the last
     return fig, list(axes.flat[:count])
+
+
+def outer_labels(axes, columns):
+    """Keep labels of axes only where no panel stands below or to the left."""
+    for number, ax in enumerate(axes):
+        if number + columns < len(axes):
+            ax.set_xlabel("")
+        if number % columns:
+            ax.set_ylabel("")
 
 
 def reference(ax, value, text="", *, axis="y", at=0.99, dashes="--"):

@@ -15,7 +15,7 @@ from run_functions import Config, Hinted, Inner, OtherInner, Thawed, digest, eve
 from lib import paths, runs, storage
 from lib.checkpoint import Checkpoint
 from lib.errors import InputError
-from lib.runs import cache
+from lib.runs import cache, contents
 from lib.runs.__main__ import main
 
 
@@ -401,6 +401,16 @@ class TestCommands:
         )
         assert "5 entries" in lines[-1]
         assert "3 stale or damaged" in lines[-1]
+
+    def test_a_finished_run_can_be_read_without_its_function(self, entries):
+        (item,) = (item for item in contents.items() if item.state == "current")
+        assert item.function.endswith("run_functions.everything")
+        assert item.settings["inner"] == "Inner"
+        assert item.settings["inner.beta"] == Config().inner.beta
+        assert digest(item.outcome()) == digest(runs.one(everything, Config(seed=0)))
+        (item.folder / "tensors.safetensors").write_bytes(b"")
+        with pytest.raises(ValueError, match=r"tensors\.safetensors does not fit its checksum"):
+            item.outcome()
 
     def test_clean_removes_what_nobody_will_ask_for_again(self, entries, capsys):
         main(["clean"])

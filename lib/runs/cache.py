@@ -158,16 +158,22 @@ def read(entry):
     if not os.path.lexists(entry.folder):
         return None
     try:
-        verified(entry.folder)
+        outcome = read_folder(entry.folder)
         asked = json.loads((entry.folder / "config.json").read_bytes())
         if asked != {**dataclasses.asdict(entry), "config": json.loads(entry.config)}:
             raise ValueError("it belongs to another run")
-        _, tensors = storage.read_tensors(entry.folder / "tensors.safetensors")
-        return storage.decode((entry.folder / "metrics.json").read_text("utf-8"), tensors, copied_below=_ON_DISK)
+        return outcome
     except Exception as error:  # whatever a damaged file makes a parser do, the remedy is the same
         log.warning("cache entry %s/%s is damaged (%s), running again", entry.function, entry.key, error)
         remove(entry.folder)
         return None
+
+
+def read_folder(folder):
+    """The outcome in the folder of an entry, whoever asks; ValueError if a file does not fit its checksum."""
+    verified(folder)
+    _, tensors = storage.read_tensors(folder / "tensors.safetensors")
+    return storage.decode((folder / "metrics.json").read_text("utf-8"), tensors, copied_below=_ON_DISK)
 
 
 def verified(folder):

@@ -145,7 +145,7 @@ class Simulation:
         Their names in the graph, in the order of rows here.
     weights : tensor (N, D)
         All parameters of all nodes at the end, also those that are frozen.
-    buffers : dict of str to tensor (N, *shape)
+    buffers : dict of str to tensor (N, ...)
         Their buffers, by name.
     layout : lib.batched.layout.Layout
         Which weights are whose.

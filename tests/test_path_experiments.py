@@ -64,7 +64,7 @@ def test_segments_are_looked_at_between_the_anchors_of_the_found_path():
 
 
 def test_a_surface_holds_the_path_and_the_three_modes():
-    seen = path_views.surface(path_views.Surface(path, third, 3), NoCheckpoint())
+    seen = path_views.surface(path_views.Surface(path, 3), NoCheckpoint())
     assert len(seen["grid"]) == 9 and len(seen["modes"]) == 3
     assert seen["path"].off_plane.iloc[[0, -1]].tolist() == pytest.approx([0, 0], abs=1e-4)
 

@@ -1,6 +1,8 @@
 """Models of many kinds in gossip: frozen parameters, buffers of their own, norms, dropout; and the caller's world."""
 
 import contextlib
+import copy
+import itertools
 import warnings
 
 import networkx as nx
@@ -295,16 +297,22 @@ def test_the_callers_world_neither_changes_nor_counts(world, backend):
 
 @pytest.mark.parametrize("backend", ["stacked", "loop"])
 def test_a_module_of_the_callers_stays_as_it_was(backend):
-    """Its parameters, buffers, flags, type; and nodes that are given the same module do not share it."""
+    """Its parameters, buffers, flags, type: a node trains a copy."""
     module = norm()(0).eval()
     module[0].train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     flags = [each.training for each in module.modules()]
-    result = simulate(lambda seed: module, backend, gain=2.0, averaging=gossip.Isolated())
+
+    def given():
+        """A function that gives the module once, then copies of it."""
+        modules = itertools.chain([module], (copy.deepcopy(module) for _ in itertools.count()))
+        return lambda seed: next(modules)
+
+    result = simulate(given(), backend, gain=2.0, averaging=gossip.Isolated())
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
     assert [each.training for each in module.modules()] == flags
     assert not torch.equal(result.weights[0], result.weights[1])
-    again = simulate(lambda seed: module, backend, gain=2.0, averaging=gossip.Isolated())
+    again = simulate(given(), backend, gain=2.0, averaging=gossip.Isolated())
     assert torch.equal(result.weights, again.weights)
 
 

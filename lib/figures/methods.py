@@ -5,7 +5,6 @@ Tables are those of :mod:`lib.studies.path_tables`, with columns ``family``, ``m
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm
 
 from lib.figures import style
 from lib.figures.paths import FLOOR, dots, on_grid
@@ -65,32 +64,6 @@ def budgets(table):
         ax.minorticks_off()
     axes[0].set_ylabel("largest training loss")
     style.label_ends(axes[-1])
-    return fig
-
-
-def layers(tables):
-    """Heat maps of the training loss on layer-wise and cumulative lines, a column a case.
-
-    Parameters
-    ----------
-    tables : dict of str to DataFrame
-        By title, the ``losses`` of :func:`lib.studies.methods.layer_barriers`.
-    """
-    kinds = ("layer-wise", "cumulative")
-    height = 0.5 + 0.11 * max(table.layer.nunique() for table in tables.values())
-    fig, axes = style.panels(2 * len(tables), columns=len(tables), height=height)
-    norm = LogNorm(1e-3, max(float(table.loss.max()) for table in tables.values()), clip=True)
-    cases = [(kind, *case) for kind in kinds for case in tables.items()]
-    for ax, (kind, title, table) in zip(axes, cases, strict=True):
-        part = table[table.kind == kind]
-        grid = part.pivot_table(index="layer", columns="fraction", values="loss", sort=False)
-        image = ax.imshow(grid, aspect="auto", norm=norm, cmap="viridis", extent=(0, 1, len(grid), 0))
-        ax.set(yticks=np.arange(len(grid)) + 0.5, yticklabels=grid.index, title=f"{title}\n{kind}", xticks=[0, 0.5, 1])
-        ax.tick_params(axis="y", labelsize=style.SMALL)
-        ax.grid(visible=False)
-        if kind == kinds[1]:
-            ax.set_xlabel("fraction of the way")
-    fig.colorbar(image, ax=axes, label="training loss", shrink=0.6)
     return fig
 
 

@@ -16,7 +16,7 @@ from lib import models, scopes, seeds, trial
 from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
-from lib.flat import copy_of
+from lib.flat import check_same_shape, copy_of
 from lib.gossip import topology
 from lib.gossip.algorithms import Average, LearningSystem
 from lib.gossip.labels import IID
@@ -145,7 +145,7 @@ class Simulation:
         Their names in the graph, in the order of rows here.
     weights : tensor (N, D)
         All parameters of all nodes at the end, also those that are frozen.
-    buffers : dict of str to tensor (N, *shape)
+    buffers : dict of str to tensor (N, ...)
         Their buffers, by name.
     layout : lib.batched.layout.Layout
         Which weights are whose.
@@ -323,7 +323,7 @@ def _check(model, averaging, labels, ticks, backend):
 
 def _initial_models(task, model, num_nodes, seed, settings, same_start):
     """The nodes' models, one after another, so that they need not all be in memory."""
-    first = None
+    first = of_first = latest = None
     for node in range(num_nodes):
         own_seed = seeds.derive(seed, "node", 0 if same_start else node)
         if isinstance(model, str):
@@ -332,17 +332,20 @@ def _initial_models(task, model, num_nodes, seed, settings, same_start):
             with seeds.scope(own_seed, "initial weights"):
                 module = model(own_seed)
             trial.check_module(module, "model(seed)")
-            made = _own(module)
+            if module is latest:
+                raise InputError("model: returns the same module for two nodes, must make a new one at each call")
+            latest, made = module, _own(module)
         made.to(task.device, task.dtype)
         with torch.no_grad():
             for parameter in made.parameters():
                 if parameter.ndim >= 2 and parameter.requires_grad:
                     parameter.mul_(settings.gain)
         shapes = _shapes(made)
-        first = shapes if node == 0 else first
-        for name in (*first, *shapes):
-            if first.get(name) != shapes.get(name):
-                raise InputError(f"model: '{name}' is {first.get(name)} in node 0, {shapes.get(name)} in node {node}")
+        first, of_first = (made, shapes) if node == 0 else (first, of_first)
+        for name in (*of_first, *shapes):
+            if (other := of_first.get(name)) != shapes.get(name):
+                raise InputError(f"model: '{name}' is {other} in node 0, {shapes.get(name)} in node {node}")
+        check_same_shape(first, made, "nodes")
         yield made
 
 
@@ -358,11 +361,10 @@ def _own(model):
 
 
 def _shapes(model):
-    """The shape of each parameter and buffer of a model, which are frozen, and the kind of each module, by name."""
+    """The shape of each parameter and buffer of a model, and which are frozen, by name."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    shapes = {name: f"{tuple(each.shape)}{' and frozen' * (name in frozen)}"
-              for name, each in (*model.named_parameters(), *model.named_buffers())}  # fmt: skip
-    return shapes | {name: type(module).__name__ for name, module in model.named_modules()}
+    return {name: f"{tuple(each.shape)}{' and frozen' * (name in frozen)}"
+            for name, each in (*model.named_parameters(), *model.named_buffers())}  # fmt: skip
 
 
 def _train(task, averaging, schedule, nodes, sampler, tick):

@@ -8,6 +8,7 @@ batch ``i`` depends on the seed and ``i`` alone: an interrupted training continu
 """
 
 import functools
+import numbers
 import os
 from dataclasses import dataclass, replace
 
@@ -236,7 +237,7 @@ def load(name, *, size=None, data_dir=None, device="auto", label=None, **trainin
     >>> digits.train.x.shape, digits.classes
     (torch.Size([1437, 1, 16, 16]), 10)
     """
-    if size is not None and size < 8:
+    if size is not None and not (isinstance(size, numbers.Integral) and size >= 8):
         raise InputError(f"size={size}: images must be at least 8 pixels high and wide")
     *arrays, shown = sources.read(name, size=size, data_dir=data_dir)
     x, y, x_test, y_test = (torch.as_tensor(array) for array in arrays)
@@ -288,6 +289,9 @@ def from_tensors(
     >>> houses.train.score(price)
     Score(loss=0.0, l1_loss=0.0)
     """
+    for what, function in (("loss", loss), ("metric", metric or loss)):
+        if not callable(function):
+            raise InputError(f"{what}={function!r}: needs a function of outputs and targets")
     x, y, x_test, y_test, classes = arrays.read(x, y, x_test, y_test, as_classes=loss is cross_entropy)
     if augmentation is not None and (x.ndim != 4 or classes is None):
         raise InputError("augmentation: needs images (n, C, H, W) and a class for each")
@@ -355,7 +359,7 @@ def pick_device(device):
     try:
         device = torch.device(device)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device='{device}': not usable here ({str(error).splitlines()[0]})") from None
     return device
 

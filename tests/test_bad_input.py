@@ -100,6 +100,11 @@ OWN_DATA = {
     "negative label": (lambda d: own(y=Y - 1), "y: class -1, classes are numbered 0, 1, ...: numpy.unique"),
     "text as labels": (lambda d: own(y=np.array(["cat"] * 20)), "y: ndarray cannot be read as an array of numbers"),
     "class that training lacks": (lambda d: own(y_test=torch.full((5,), 12)), "y_test: class 12 has no input in the t"),
+    "a loss by name": (lambda d: own(loss="mse"), "loss='mse': needs a function of outputs and targets"),
+    "a metric by name": (lambda d: own(metric="f1"), "metric='f1': needs a function of outputs and targets"),
+    "no name of a device": (lambda d: tasks.load("digits", device=3.5), "device='3.5': not usable here"),
+    "half a pixel": (lambda d: tasks.load("digits", size=16.5), "size=16.5: images must be at least 8 pixels"),
+    "a sample of nothing": (lambda d: d.subset(0), "size=0: a sample has at least one input"),
     "augmented rows": (lambda d: own(X[:, 0, 0], augmentation=Augmentation()), "augmentation: needs images"),
     "stream of data": (lambda d: tasks.from_datasets(iter([]), [], name="own"), "train: needs a data set with a lengt"),
     "no pairs": (lambda d: pairs(X[0], X[0]), r"train\[0\]: needs a pair \(input, target\), got Tensor"),
@@ -215,6 +220,8 @@ CONNECTIVITY = {
     "two shapes": (lambda d: connectivity.connect(lenet(d), other_shape(d), d), "modes of different shape: '.*' is"),
     "a mode with NaN": (lambda d: connectivity.connect(lenet(d), diverged(d), d), "b: returns values that are not fin"),
     "a function for a mode": (lambda d: connectivity.connect(torch.relu, lenet(d), d), "a: needs a torch.nn.Module, g"),
+    "a function for an end": (lambda d: connectivity.Path.linear(lenet(d), torch.relu), "b: needs a torch.nn.Module"),
+    "a path of functions": (lambda d: connectivity.Path(torch.relu, X[0, 0]), "model: needs a torch.nn.Module, got"),
     "a class for a mode": (lambda d: connectivity.connect(lenet(d), nn.Linear, d), "b: needs .* got the class Linear:"),
     "another size": (
         lambda d: connectivity.connect(layers(nn.Linear(256, 10)), layers(nn.Linear(256, 11)), d),
@@ -277,7 +284,7 @@ GOSSIP = {
         lambda d: gossip.simulate(d, lenet(d), nx.cycle_graph(3), ticks=1, seed=0),
         "model: needs a name or a function of a seed that gives a module, got LeNet5",
     ),
-    "no task for nodes": (lambda d: simulate((X, Y)), "task: needs a task, as of tasks.load or tasks.from_tensors, got tuple"),
+    "no task for nodes": (lambda d: simulate((X, Y)), "task: needs a task, as of tasks.load or tasks.from_tensors, got"),
     "a function of functions": (
         lambda d: gossip.simulate(d, lambda seed: torch.relu, nx.cycle_graph(3), ticks=1, seed=0),
         r"model\(seed\): needs a torch.nn.Module, got builtin_function_or_method",
@@ -326,7 +333,9 @@ RUNS = {
     "a tensor in a config": (lambda d: runs.one(everything, Config(inner=X)), "config.inner: a config holds numbers"),
     "function of a notebook": (lambda d: runs.one(lambda c, k: {}, Config()), "must be defined at the top level"),
 }
-CASES = {**DATA, **OWN_DATA, **TRIALS, **MODELS, **CONNECTIVITY, **GOSSIP, **RUNS}
+PARTS = DATA, OWN_DATA, TRIALS, MODELS, CONNECTIVITY, GOSSIP, RUNS
+CASES = {name: case for part in PARTS for name, case in part.items()}
+assert len(CASES) == sum(map(len, PARTS)), "two cases of one name"
 
 
 @pytest.mark.parametrize("name", CASES)

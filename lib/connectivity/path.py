@@ -43,6 +43,7 @@ class Path:
         anchors = torch.as_tensor(anchors)
         if anchors.ndim != 2 or len(anchors) < 1:
             raise InputError(f"anchors: shape {tuple(anchors.shape)}, needs (points, parameters)")
+        trial.check_module(model, "model")
         self.model = copy_of(model)
         self.anchors = anchors.detach()
         self.log = pd.DataFrame() if log is None else log
@@ -50,6 +51,8 @@ class Path:
     @classmethod
     def linear(cls, a, b):
         """The straight path between two modes."""
+        trial.check_module(a, "a")
+        trial.check_module(b, "b")
         check_ends(a, b)
         return cls(a, torch.stack([flatten(a), flatten(b)]))
 

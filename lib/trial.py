@@ -180,6 +180,7 @@ def _check_classes(outputs, split, name):
         found = scores.by_class(outputs, split.y[: len(outputs)]).shape[1]
         if found < classes:
             wanted = f"the task has {classes} classes, 0 to {classes - 1}"
+            wanted += "; for numbers to be predicted give the task a loss=" if found == 1 else ""
             raise InputError(f"{name}: returns {found} numbers for each input, {wanted}")
 
 

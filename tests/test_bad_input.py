@@ -179,6 +179,10 @@ TRIALS = {
     "outputs elsewhere": (returning(lambda o: o.to("meta")), "returns a tensor on the device meta, the data are on cp"),
     "NaN": (returning(lambda o: o / 0 - o / 0), "model: returns values that are not finite"),
     "too few classes": (returning(lambda o: o, 9), "model: returns 9 numbers for each input, the task has 10 classes,"),
+    "prices as classes": (
+        lambda d: fit(own(torch.randn(20, 4), 100.0 * Y), nn.Linear(4, 1)),
+        "model: returns 1 numbers for each input, the task has 901 classes, 0 to 900; for numbers to be predicted give",
+    ),
     "a single output": (returning(lambda o: o[:, 0]), r"returns shape \(\d+,\) for \d+ inputs, needs one number a cla"),
     "no task": (lambda d: fit((X, Y), lenet(d)), "task: needs a task, as of tasks.load or tasks.from_tensors, got tup"),
     "evaluated function": (lambda d: training.evaluate(torch.relu, d.test), "model: needs a torch.nn.Module, got"),
@@ -284,7 +288,7 @@ GOSSIP = {
         lambda d: gossip.simulate(d, lenet(d), nx.cycle_graph(3), ticks=1, seed=0),
         "model: needs a name or a function of a seed that gives a module, got LeNet5",
     ),
-    "no task for nodes": (lambda d: simulate((X, Y)), "task: needs a task, as of tasks.load or tasks.from_tensors, got"),
+    "no task for nodes": (lambda d: simulate((X, Y)), "task: needs a task, as of tasks.load or tasks.from_tensors"),
     "a function of functions": (
         lambda d: gossip.simulate(d, lambda seed: torch.relu, nx.cycle_graph(3), ticks=1, seed=0),
         r"model\(seed\): needs a torch.nn.Module, got builtin_function_or_method",

@@ -1,8 +1,6 @@
 """Models of many kinds in gossip: frozen parameters, buffers of their own, norms, dropout; and the caller's world."""
 
 import contextlib
-import copy
-import itertools
 import warnings
 
 import networkx as nx
@@ -297,22 +295,18 @@ def test_the_callers_world_neither_changes_nor_counts(world, backend):
 
 @pytest.mark.parametrize("backend", ["stacked", "loop"])
 def test_a_module_of_the_callers_stays_as_it_was(backend):
-    """Its parameters, buffers, flags, type: a node trains a copy."""
+    """Its parameters, buffers, flags, type: each node trains a copy."""
     module = norm()(0).eval()
     module[0].train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     flags = [each.training for each in module.modules()]
 
-    def given():
-        """A function that gives the module once, then copies of it."""
-        modules = itertools.chain([module], (copy.deepcopy(module) for _ in itertools.count()))
-        return lambda seed: next(modules)
-
-    result = simulate(given(), backend, gain=2.0, averaging=gossip.Isolated())
+    options = dict(gain=2.0, averaging=gossip.Isolated(), same_start=True)
+    result = simulate(lambda seed: module, backend, **options)
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
     assert [each.training for each in module.modules()] == flags
     assert not torch.equal(result.weights[0], result.weights[1])
-    again = simulate(given(), backend, gain=2.0, averaging=gossip.Isolated())
+    again = simulate(lambda seed: module, backend, **options)
     assert torch.equal(result.weights, again.weights)
 
 

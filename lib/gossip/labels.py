@@ -28,9 +28,9 @@ class LabelDistribution:
 class IID(LabelDistribution):
     """Every node draws all classes with the same probability."""
 
-    def distribution(self, nodes, classes, *, seed):
+    def distribution(self, num_nodes, classes, *, seed):
         """Probabilities (nodes, classes), float64."""
-        return torch.full((nodes, classes), 1 / classes, dtype=torch.float64)
+        return torch.full((num_nodes, classes), 1 / classes, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Dirichlet(LabelDistribution):
         if not self.alpha > 0:
             raise InputError(f"alpha={self.alpha}: must be larger than 0")
 
-    def distribution(self, nodes, classes, *, seed):
+    def distribution(self, num_nodes, classes, *, seed):
         """Probabilities (nodes, classes), float64."""
-        draw = seeds.numpy(seed, "dirichlet").dirichlet([self.alpha] * classes, size=nodes)
+        draw = seeds.numpy(seed, "dirichlet").dirichlet([self.alpha] * classes, size=num_nodes)
         # Small alpha underflows: numpy then returns rows of zeros or nan; such a node sees one class.
         drawn = torch.as_tensor(draw)
         broken = ~(drawn.sum(1) > 0.5)
@@ -63,24 +63,24 @@ class Shards(LabelDistribution):
         if self.per_node < 1:
             raise InputError(f"per_node={self.per_node}: must be at least 1")
 
-    def distribution(self, nodes, classes, *, seed):
+    def distribution(self, num_nodes, classes, *, seed):
         """Probabilities (nodes, classes), float64."""
         if self.per_node > classes:
             raise InputError(f"per_node={self.per_node}: the data have only {classes} classes")
-        score = torch.rand(nodes, classes, generator=seeds.generator(seed, "shards"), dtype=torch.float64)
-        first = torch.arange(nodes) % classes
-        score[torch.arange(nodes), first] = 2  # in turn, so that no class is missing from the network
+        score = torch.rand(num_nodes, classes, generator=seeds.generator(seed, "shards"), dtype=torch.float64)
+        first = torch.arange(num_nodes) % classes
+        score[torch.arange(num_nodes), first] = 2  # in turn, so that no class is missing from the network
         chosen = score.topk(self.per_node, dim=1).indices
-        return torch.zeros(nodes, classes, dtype=torch.float64).scatter_(1, chosen, 1 / self.per_node)
+        return torch.zeros(num_nodes, classes, dtype=torch.float64).scatter_(1, chosen, 1 / self.per_node)
 
 
 @dataclass(frozen=True)
 class Halves(LabelDistribution):
     """The first half of the nodes sees the first half of the classes, the second half the others."""
 
-    def distribution(self, nodes, classes, *, seed):
+    def distribution(self, num_nodes, classes, *, seed):
         """Probabilities (nodes, classes), float64."""
-        first_node = torch.arange(nodes)[:, None] < nodes / 2
+        first_node = torch.arange(num_nodes)[:, None] < num_nodes / 2
         first_class = torch.arange(classes) < classes / 2
         seen = (first_node == first_class).double()
         return seen / seen.sum(1, keepdim=True)

@@ -180,15 +180,15 @@ class StackedNodes:
         if batchnorm.depends_on_batch(self.model) or (norms and not isinstance(self.network, GroupedNetwork)):
             models = (load_node(self.model, self.weights, self.buffers, node) for node in everybody.tolist())
             return torch.tensor([score(model, split, calibration) for model in models], dtype=torch.float64)
-        found = []
+        parts = []
         for nodes in everybody.split(self.chunk):
             parameters = self.layout.views(self.weights[nodes])
             buffers = self._buffers(nodes)
             if norms:
                 buffers |= self._calibrated(parameters, buffers, norms, calibration)
             outputs = [self.network(parameters, buffers, x, training=False) for x in split.x.split(batch)]
-            found.append(scores.of_networks(split, torch.cat(outputs, 1)))
-        return torch.cat(found)
+            parts.append(scores.of_networks(split, torch.cat(outputs, 1)))
+        return torch.cat(parts)
 
     def _buffers(self, nodes):
         return {name: values[nodes] for name, values in self.buffers.items()}

@@ -67,10 +67,10 @@ class Recorder:
     def tables(self):
         """History (tick, node, metric, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
         stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}
-        layers, count, ticks = self.nodes.layout.layers, len(self.names), np.array(self.ticks)
+        layers, num_nodes, ticks = self.nodes.layout.layers, len(self.names), np.array(self.ticks)
         names = self.split.score_names
         scores = dict(zip(names, stacked["scores"].reshape(-1, len(names)).T, strict=True))
-        history = {"tick": ticks.repeat(count), "node": list(self.names) * len(ticks)}
+        history = {"tick": ticks.repeat(num_nodes), "node": list(self.names) * len(ticks)}
         variance = {"tick": ticks.repeat(len(layers)), "layer": list(layers) * len(ticks)}
         variance |= {part: stacked[part].reshape(-1) for part in ("start", "trained", "averaged")}
         l1, l2 = stacked["distance"].T

@@ -332,8 +332,9 @@ def _initial_models(task, model, num_nodes, seed, settings, same_start):
             with seeds.scope(own_seed, "initial weights"):
                 module = model(own_seed)
             trial.check_module(module, "model(seed)")
-            if module is latest:
-                raise InputError("model: returns the same module for two nodes, must make a new one at each call")
+            if module is latest and not same_start:
+                hint = "must make a new one at each call, or say same_start=True"
+                raise InputError(f"model: returns the same module for two nodes, {hint}")
             latest, made = module, _own(module)
         made.to(task.device, task.dtype)
         with torch.no_grad():

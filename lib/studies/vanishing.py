@@ -63,7 +63,7 @@ class OneStep:
 
 
 def averaging_steps(config, checkpoint):
-    """Variance of each layer after averaging steps, as a share of the initial one, plain and corrected.
+    """Variance of each layer after averaging steps, as a fraction of the initial one, plain and corrected.
 
     Returns
     -------
@@ -79,18 +79,18 @@ def averaging_steps(config, checkpoint):
     mixing = mixing + config.beta * torch.eye(len(graph), dtype=torch.float64)
     outcome = {"layers": list(layout.layers)}
     for name, target in (("plain", None), ("corrected", "received")):
-        states, shares = layout.views(start), []
+        states, fractions = layout.views(start), []
         for _ in range(config.steps + 1):
             rows = torch.cat([part.flatten(1) for part in states.values()], 1)
-            shares.append((layout.variance(rows) / layout.variance(start)).mean(0))
+            fractions.append((layout.variance(rows) / layout.variance(start)).mean(0))
             states = average(states, mixing, target)
-        outcome[name] = torch.stack(shares)
+        outcome[name] = torch.stack(fractions)
     return outcome
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A network trained for some steps; then a share of each layer is removed, or all of it scaled."""
+    """A network trained for some steps; then a part of each layer is removed, or all of it scaled."""
 
     data: str
     model: str
@@ -108,7 +108,7 @@ class Removal:
 
 
 def weight_removal(config, checkpoint):
-    """Test accuracy against the share of weights that stay, and against a scale on all weights (figure F10).
+    """Test accuracy against the fraction of weights that stay, and against a scale on all weights (figure F10).
 
     Returns
     -------

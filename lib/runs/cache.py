@@ -98,8 +98,8 @@ def at_home():
 
 
 def is_home(probe):
-    """Whether the cache folder of this process is that of the process which made the probe, see :func:`at_home`."""
-    return Path(probe).parent == paths.CACHE and Path(probe).is_file()
+    """Whether this process can write to the cache folder of the one that made the probe, see :func:`at_home`."""
+    return Path(probe).parent == paths.CACHE and Path(probe).is_file() and os.access(paths.CACHE, os.W_OK)
 
 
 def write(entry, outcome, about):

@@ -93,12 +93,13 @@ def reestimate(model, x, *, batch=256):
     for norm in norms.values():
         norm.reset_running_stats()
     with from_batch(model, norms):
-        return _in_parts(model, x, batch)
+        return in_parts(model, x, batch)
 
 
-def _in_parts(model, x, batch):
+def in_parts(model, x, batch):
+    """What a model makes of inputs (n, ...), in batches of at most ``batch`` that are drawn at random."""
     if len(x) <= batch:
         return model(x[:])
     order = torch.randperm(len(x), generator=seeds.generator(0, "batch norm")).to(x.device)
-    parts = order.tensor_split(-(-len(x) // batch))  # of nearly one size: no batch of a single image
+    parts = order.tensor_split(-(-len(x) // batch))  # no batch of a single input
     return torch.cat([model(x[part]) for part in parts])[order.argsort()]

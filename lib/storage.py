@@ -191,6 +191,12 @@ def replacing(path):
     sync(path.parent)
 
 
+def write(path, data):
+    """Write bytes to ``path`` so that a reader sees the old file or the whole new one, even after a crash."""
+    with replacing(path) as partial:
+        write_through(partial, data)
+
+
 def write_through(path, data):
     """Write bytes and wait until the disk has them."""
     Path(path).write_bytes(data)

@@ -290,7 +290,8 @@ def from_tensors(
     device = pick_device(device)
     x, x_test = _on_device(x, x_test, normalise, device)
     judged = {"loss": loss, "metric": accuracy if metric is None and loss is cross_entropy else metric}
-    train, test = Split(x, y.to(device), **judged), Split(x_test, y_test.to(device), **judged)
+    y, y_test = (each.to(device, copy=True) for each in (y, y_test))
+    train, test = Split(x, y, **judged), Split(x_test, y_test, **judged)
     return Task(name, train, test, classes, augmentation, **training)
 
 
@@ -320,9 +321,10 @@ def _on_device(x, x_test, normalise, device):
     Images lie channels last: what a network makes of images so laid out keeps that layout, in which its convolutions,
     its pooling and its batch norm are faster (benchmarks/training.py).
     """
+    layout = {"device": device, "copy": True}  # what the caller does to arrays later does not matter
     if x.ndim != 4:
-        return x.to(device), x_test.to(device)
-    layout = {"device": device, "memory_format": torch.channels_last}
+        return x.to(**layout), x_test.to(**layout)
+    layout["memory_format"] = torch.channels_last
     if not normalise:
         return x.float().to(**layout), x_test.float().to(**layout)
     if x.dtype == torch.uint8:

@@ -5,7 +5,7 @@ that a training that was interrupted continues with bit-identical results from i
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -188,8 +188,7 @@ def evaluate(model, split, *, batch=256):
 @torch.no_grad()
 def score(model, split, *, batch=256):
     """:func:`evaluate` of a model that has been tried."""
-    if batchnorm.depends_on_batch(model):  # in the order of the split a batch may hold one class
-        order = torch.randperm(len(split), generator=seeds.generator(0, "evaluation")).to(split.y.device)
-        split = replace(split, x=split.x[order], y=split.y[order])
     with scopes.evaluation(model):
+        if batchnorm.depends_on_batch(model):  # in the order of the split a batch may hold one class
+            return split.score(batchnorm.in_parts(model, split.x, batch))
         return split.score(torch.cat([model(x) for x in split.x.split(batch)]))

@@ -181,10 +181,9 @@ def _check_classes(outputs, split, name):
 def _check_function(what, function, outputs, y):
     """Try a loss or a metric."""
     shapes = f"outputs {tuple(outputs.shape)} and targets {tuple(y.shape)}"
-    outputs = outputs.clone().requires_grad_(what == "loss")
     try:
-        with scopes.computation():
-            found = function(outputs, y)
+        with scopes.computation():  # clones, as what was made in inference mode knows no gradients
+            found = function(outputs.clone().requires_grad_(what == "loss"), y.clone())
     except Exception as error:
         if what == "metric" and isinstance(error, ValueError):
             return  # it may need more than a few inputs, such as every class

@@ -275,7 +275,7 @@ GOSSIP = {
     "mixing that grows": (lambda d: gossip.average(torch.ones(2, 2), 2 * torch.eye(2)), "mixing: rows must be non-neg"),
     "a module for a function": (
         lambda d: gossip.simulate(d, lenet(d), nx.cycle_graph(3), ticks=1, seed=0),
-        "model: got a LeNet5, give a family's name, or a function of a seed that returns a new module",
+        "model: needs a name or a function of a seed that gives a module, got LeNet5",
     ),
     "a function of functions": (
         lambda d: gossip.simulate(d, lambda seed: torch.relu, nx.cycle_graph(3), ticks=1, seed=0),
@@ -287,7 +287,7 @@ GOSSIP = {
     ),
     "nodes of several sizes": (
         lambda d: gossip.simulate(d, by_turns(lenet(d), other_shape(d)), nx.cycle_graph(2), ticks=1, seed=0),
-        "nodes of different shape: 'conv1.weight' is .* in the first and .* in the second",
+        "model: 'conv1.weight' is .* in node 0, .* in node 1",
     ),
     "nodes of several kinds": (
         lambda d: gossip.simulate(d, by_turns(*activations()), nx.cycle_graph(2), ticks=1, seed=0),

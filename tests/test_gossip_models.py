@@ -1,6 +1,8 @@
 """Models of many kinds in gossip: frozen parameters, buffers of their own, norms, dropout; and the caller's world."""
 
 import contextlib
+import copy
+import itertools
 import warnings
 
 import networkx as nx
@@ -295,16 +297,22 @@ def test_the_callers_world_neither_changes_nor_counts(world, backend):
 
 @pytest.mark.parametrize("backend", ["stacked", "loop"])
 def test_a_module_of_the_callers_stays_as_it_was(backend):
-    """Its parameters, buffers, flags, type; and nodes that are given the same module do not share it."""
+    """Its parameters, buffers, flags, type: a node trains a copy."""
     module = norm()(0).eval()
     module[0].train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     flags = [each.training for each in module.modules()]
-    result = simulate(lambda seed: module, backend, gain=2.0, averaging=gossip.Isolated())
+
+    def given():
+        """A function that gives the module once, then copies of it."""
+        modules = itertools.chain([module], (copy.deepcopy(module) for _ in itertools.count()))
+        return lambda seed: next(modules)
+
+    result = simulate(given(), backend, gain=2.0, averaging=gossip.Isolated())
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
     assert [each.training for each in module.modules()] == flags
     assert not torch.equal(result.weights[0], result.weights[1])
-    again = simulate(lambda seed: module, backend, gain=2.0, averaging=gossip.Isolated())
+    again = simulate(given(), backend, gain=2.0, averaging=gossip.Isolated())
     assert torch.equal(result.weights, again.weights)
 
 
@@ -339,8 +347,8 @@ def test_the_state_of_a_node_has_both_names_of_tied_parameters():
 @pytest.mark.parametrize(("model", "message"), [
     (dense()(0), "model: needs a name or a function of a seed that gives a module, got Sequential"),
     (None, "model: needs a name or a function of a seed that gives a module, got NoneType"),
-    (lambda seed: None, r"model: must give a torch\.nn\.Module for a seed, gave NoneType"),
-    (lambda seed: dense()(seed).forward, r"model: must give a torch\.nn\.Module for a seed, gave method"),
+    (lambda seed: None, r"model\(seed\): needs a torch\.nn\.Module, got NoneType"),
+    (lambda seed: dense()(seed).forward, r"model\(seed\): needs a torch\.nn\.Module, got method"),
     (lambda seed: chain(nn.Flatten, lambda: nn.Linear(64, 5 + seed % 2))(seed), r"'1\.weight' is \(\d, 64\) in node 0"),
     (lambda seed: dense(*[lambda: nn.BatchNorm1d(12)] * (seed % 2))(seed), r"model: '\d\.\w+' is .* in node 0, "),
     (lambda seed: frozen(dense(), "13"[seed % 2])(seed), r"model: '\d\.\w+' is \(.*\) and frozen in node \d"),

@@ -14,7 +14,7 @@ SAID = {
     "train_mode": "train_mode: .*epoch 2, loss", "connect": "connect: .*distance left .*, SGD steps .*loss",
     "connect_abreast": "connect: .*distance left", "to_origin": "to_origin: .*, loss .*arrived",
     "curve": "curve: .*loss", "band": "AutoNEB: .*cycle 1, pivots 1, SGD steps .*loss",
-    "simulate": "simulate: .*accuracy .*, loss",
+    "simulate": "simulate: .*loss .*, accuracy",
     "align": "align: .*groups changed", "cross_spheres": "to_origin: ",
 }  # fmt: skip
 

@@ -227,5 +227,5 @@ def test_names_of_files(name):
 @pytest.mark.parametrize("command", [claims.main, site.main])
 def test_profile_without_results(command, capsys):
     assert command(["--profile", "never-run"]) == 2
-    assert capsys.readouterr().err.startswith("error: profile='never-run': expected one of laptop")
+    assert capsys.readouterr().err.startswith("error: profile='never-run': expected one of cifar, laptop")
     assert not (paths.RESULTS / "never-run").exists()

@@ -192,9 +192,11 @@ def test_progress_in_a_log_is_a_plain_line_now_and_then(monkeypatch, capsys):
 
 def test_progress_in_a_terminal_is_one_live_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("lib.progress._DELAY", 0)
     display = progress("m2m", 2)
     display.show(1)
     display.step()
+    time.sleep(0.2)  # the line moves ten times a second at most
     display.show(1)
     display.close()
     said = capsys.readouterr().err

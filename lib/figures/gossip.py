@@ -42,7 +42,7 @@ def learning_by(table, by, *, chance, columns=None, height=1.5, width=style.PAGE
         rows = table[table[by].isin([*context, value]) if by == "system" else table[by] == value]
         curves(ax, rows, chance=chance, context=context)
         ax.set_title(value)
-        ax.label_outer()
+    style.outer_labels(axes, columns or len(axes))
     return fig, axes
 
 

@@ -5,7 +5,6 @@ Tables are those of :mod:`lib.studies.path_tables`, with columns ``family``, ``m
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm
 
 from lib.figures import style
 from lib.figures.paths import FLOOR, dots, on_grid
@@ -30,8 +29,7 @@ def curves(points, *, columns=3):
             ax.fill_between(lines.index, low, high, color=look["color"], alpha=0.15, linewidth=0)
         style.bound(ax, "bound 0.1" if number == 0 else "")
         ax.set(title=family, yscale="log", xlabel="fraction of the path", ylabel="training loss")
-        if number % columns:
-            ax.set_ylabel("")
+    style.outer_labels(axes, columns)
     style.legend(fig, axes[0], ncols=4)
     return fig
 
@@ -43,7 +41,7 @@ def worst_losses(table):
     for ax, family in zip(axes, families, strict=True):
         dots(ax, table[table["family"] == family], "method", "worst", names=list(dict.fromkeys(table["method"])))
         ax.set_title(family)
-    fig.supxlabel("largest training loss of the path (dashed: bound 0.1)", fontsize=7)
+    fig.suptitle("largest training loss of the path (dashed: bound 0.1)", fontsize=7)
     return fig
 
 
@@ -59,39 +57,13 @@ def budgets(table):
             bars = [worst.mean() - worst.min(), worst.max() - worst.mean()]
             marks = {"marker": "o", "markersize": 3, "linewidth": 1, "capsize": 2}
             ax.errorbar(spent, worst.mean(), bars, **style.look(method), **marks)
-        style.bound(ax, at=0.01)
+        style.bound(ax)
         ax.set(title=family, xscale="log", yscale="log", xlabel="SGD samples spent")
         allowed = table[table.family == family].groupby("sgd_steps").samples.median()
         ax.set_xticks(allowed, [f"{each:,.0f}" for each in allowed])
         ax.minorticks_off()
     axes[0].set_ylabel("largest training loss")
     style.label_ends(axes[-1])
-    return fig
-
-
-def layers(tables):
-    """Heat maps of the training loss on layer-wise and cumulative lines, a column a case.
-
-    Parameters
-    ----------
-    tables : dict of str to DataFrame
-        By title, the ``losses`` of :func:`lib.studies.methods.layer_barriers`.
-    """
-    kinds = ("layer-wise", "cumulative")
-    height = 0.5 + 0.11 * max(table.layer.nunique() for table in tables.values())
-    fig, axes = style.panels(2 * len(tables), columns=len(tables), height=height)
-    norm = LogNorm(1e-3, max(float(table.loss.max()) for table in tables.values()), clip=True)
-    cases = [(kind, *case) for kind in kinds for case in tables.items()]
-    for ax, (kind, title, table) in zip(axes, cases, strict=True):
-        part = table[table.kind == kind]
-        grid = part.pivot_table(index="layer", columns="fraction", values="loss", sort=False)
-        image = ax.imshow(grid, aspect="auto", norm=norm, cmap="viridis", extent=(0, 1, len(grid), 0))
-        ax.set(yticks=np.arange(len(grid)) + 0.5, yticklabels=grid.index, title=f"{title}\n{kind}", xticks=[0, 0.5, 1])
-        ax.tick_params(axis="y", labelsize=style.SMALL)
-        ax.grid(visible=False)
-        if kind == kinds[1]:
-            ax.set_xlabel("fraction of the way")
-    fig.colorbar(image, ax=axes, label="training loss", shrink=0.6)
     return fig
 
 

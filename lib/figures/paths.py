@@ -34,9 +34,9 @@ def by_family(table, *, columns=5):
     fig, axes = style.panels(len(families), columns=columns, height=1.3, sharex=True, sharey=True)
     for number, (ax, family) in enumerate(zip(axes, families, strict=True)):
         along(ax, table[table["family"] == family])
-        style.bound(ax, "bound 0.1" if number == 0 else "")
+        style.bound(ax, "bound 0.1" if number == 0 else "", at=0.33)
         ax.set(title=family, xticks=[0, 0.5, 1])
-        ax.label_outer()
+    style.outer_labels(axes, columns)
     style.legend(fig, axes[0], ncols=4)
     return fig
 
@@ -56,10 +56,9 @@ def dots(ax, table, by, column="max_loss", *, hollow=None, names=None):
     for place, name in enumerate(reversed(names)):
         rows = table[table[by] == name]
         colour = style.LOOKS.get(name, (style.BLUE, ""))[0]
-        ax.plot(rows[column].clip(FLOOR), [place] * len(rows), "o", markersize=3.5, color=colour, alpha=0.8)
-        if hollow:
-            values = rows[hollow].clip(FLOOR)
-            ax.plot(values, [place] * len(rows), "o", markersize=3.5, color=colour, markerfacecolor="w")
+        for values, face in ((hollow, "w"), (column, colour)):
+            if values:
+                ax.plot(rows[values].clip(FLOOR), [place] * len(rows), "o", markersize=3.5, color=colour, mfc=face)
     style.reference(ax, 0.1, axis="x")
     ax.set(xscale="log", ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)), yticklabels=names[::-1])
 

@@ -16,39 +16,33 @@ GREY = "0.4"
 BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 PINK, ORANGE, SKY, BROWN = "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"
 
-LOOKS = {
-    # learning systems
-    "isolated": (BLACK, ":"), "gossip": (VERMILION, "-"), "corrected gossip": (BLUE, "-"), "federated": (GREEN, "--"),
-    "federated, different starts": (PINK, "-"), "federated, different starts, corrected": (SKY, "-."),
-    "sampled": (ORANGE, "-"), "partitioned": (PINK, "--"), "compressed": (SKY, "-"), "transfer-like": (BROWN, "-."),
-    # remedies, failures, rounds, orders and targets of the correction
-    "gossip, initial gain": (GREEN, "-"), "gossip, momentum mixed": (VERMILION, "--"),
-    "corrected, momentum mixed": (SKY, "-"), "messages lost": (ORANGE, "-"), "nodes away": (PINK, "-"),
-    "scale-free": (SKY, "-"), "scale-free, Metropolis": (SKY, "--"),
-    "half of the clients": (GREEN, ":"), "five steps a round": (BROWN, "-"),
-    "after, received": (BLUE, "-"), "before, received": (ORANGE, "-"),
-    "after, own": (PINK, "-"), "after, mixed": (SKY, "-"),
-    # running statistics of batch norm
-    "kept": (ORANGE, "-"), "averaged": (SKY, "--"), "reestimated": (GREEN, "-"),
-    # ways from mode to mode
-    "straight line": (VERMILION, "-"), "aligned line": (VERMILION, "--"), "LLPF": (BLUE, "-"),
-    "LLPF, adaptive": (BLUE, "-"), "LLPF, fixed schedule": (SKY, "-"), "aligned LLPF": (BLUE, "--"),
-    "AutoNEB": (PINK, "-"),
-    "Bezier, 1 bend": (GREEN, "-"), "Bezier, 3 bends": (GREEN, "--"),
-    "chain, 1 bend": (ORANGE, "-"), "chain, 3 bends": (ORANGE, "--"),
-    # orders of the layers, routes across spheres, learning rates towards the origin, ends of paths
-    "follow the data flow": (BLUE, "-"), "all at once": (VERMILION, "-"), "all at once, slowly": (ORANGE, "-"),
-    "reversed": (PINK, "-"), "random": (SKY, "-"),
-    "down, M2O then M2M": (SKY, "-"), "down, moving spheres": (BLUE, "-"), "up, moving spheres": (BLUE, "--"),
-    "two learning rates": (GREEN, "-"), "two optimisers": (PINK, "-"),
-    "variance": (BLUE, "-"), "root": (GREEN, "-"), "constant": (VERMILION, "-"),
-    "usual end": (BLUE, "-"), "sharp end": (VERMILION, "-"),
-    "training": (BLUE, "-"), "test": (VERMILION, "--"),
-    # families of models
-    "lenet5": ("#332288", "-"), "vgg11_bn": ("#DDCC77", "-"), "resnet18": ("#117733", "-"),
-    "densenet": ("#88CCEE", "-"), "mobilenetv2": ("#CC6677", "-"), "shufflenet": ("#AA4499", "-"),
-    "efficientnet_b0": ("#44AA99", "-"), "regnetx": ("#999933", "-"), "dla": ("#882255", "-"), "cct7": ("#661100", "-"),
+_NAMES = {
+    (BLUE, "-"): ["corrected gossip", "after, received", "LLPF", "LLPF, adaptive", "follow the data flow",
+                  "down, moving spheres", "variance", "usual end", "training"],
+    (BLUE, "--"): ["aligned LLPF", "up, moving spheres"],
+    (SKY, "-"): ["corrected, momentum mixed", "compressed", "scale-free", "after, mixed", "LLPF, fixed schedule",
+                 "down, M2O then M2M", "random"],
+    (SKY, "--"): ["scale-free, Metropolis", "averaged"],
+    (SKY, "-."): ["federated, different starts, corrected"],
+    (VERMILION, "-"): ["gossip", "straight line", "all at once", "constant", "sharp end"],
+    (VERMILION, "--"): ["gossip, momentum mixed", "aligned line", "test"],
+    (GREEN, "-"): ["gossip, initial gain", "reestimated", "Bezier, 1 bend", "root", "two learning rates"],
+    (GREEN, "--"): ["federated", "Bezier, 3 bends"],
+    (GREEN, ":"): ["half of the clients"],
+    (ORANGE, "-"): ["sampled", "messages lost", "before, received", "kept", "chain, 1 bend", "all at once, slowly"],
+    (ORANGE, "--"): ["chain, 3 bends"],
+    (PINK, "-"): ["federated, different starts", "nodes away", "after, own", "AutoNEB", "reversed", "two optimisers"],
+    (PINK, "--"): ["partitioned"],
+    (BLACK, ":"): ["isolated"],
+    (BROWN, "-"): ["five steps a round"],
+    (BROWN, "-."): ["transfer-like"],
 }  # fmt: skip
+_FAMILIES = {
+    "lenet5": "#332288", "vgg11_bn": "#DDCC77", "resnet18": "#117733", "densenet": "#661100", "mobilenetv2": "#CC6677",
+    "shufflenet": "#AA4499", "efficientnet_b0": "#44AA99", "regnetx": "#999933", "dla": "#882255", "cct7": "#88CCEE",
+}  # fmt: skip
+LOOKS = {name: style for style, names in _NAMES.items() for name in names}
+LOOKS |= {family: (color, "-") for family, color in _FAMILIES.items()}
 
 
 def look(name):
@@ -88,7 +82,18 @@ def panels(count, *, columns=None, width=PAGE, height=1.7, **options):
     fig, axes = plt.subplots(rows, columns, figsize=(width, height * rows + 0.3), squeeze=False, **options)
     for ax in axes.flat[count:]:
         ax.set_axis_off()
+    for ax in axes.flat[max(count - columns, 0) : count]:
+        ax.tick_params(labelbottom=True)  # where nothing stands below, also if the row is not the last
     return fig, list(axes.flat[:count])
+
+
+def outer_labels(axes, columns):
+    """Keep labels of axes only where no panel stands below or to the left."""
+    for number, ax in enumerate(axes):
+        if number + columns < len(axes):
+            ax.set_xlabel("")
+        if number % columns:
+            ax.set_ylabel("")
 
 
 def reference(ax, value, text="", *, axis="y", at=0.99, dashes="--"):

@@ -62,8 +62,7 @@ class Recorder:
 
     def last(self):
         """Means over nodes at the last record, a dict."""
-        loss, accuracy = self.records["scores"][-1].mean(0).tolist()
-        return {"accuracy": accuracy, "loss": loss}
+        return dict(zip(self.split.score_names, self.records["scores"][-1].mean(0).tolist(), strict=True))
 
     def tables(self):
         """History (tick, node, metric, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""

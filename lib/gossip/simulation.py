@@ -16,7 +16,7 @@ from lib import models, scopes, seeds, trial
 from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
-from lib.flat import copy_of
+from lib.flat import check_same_shape, copy_of
 from lib.gossip import topology
 from lib.gossip.algorithms import Average, LearningSystem
 from lib.gossip.labels import IID
@@ -145,7 +145,7 @@ class Simulation:
         Their names in the graph, in the order of rows here.
     weights : tensor (N, D)
         All parameters of all nodes at the end, also those that are frozen.
-    buffers : dict of str to tensor (N, *shape)
+    buffers : dict of str to tensor (N, ...)
         Their buffers, by name.
     layout : lib.batched.layout.Layout
         Which weights are whose.
@@ -322,10 +322,7 @@ def _check(model, averaging, labels, ticks, backend):
 
 def _initial_models(task, model, num_nodes, seed, settings, same_start):
     """The nodes' models, one after another, so that they need not all be in memory."""
-    if not isinstance(model, str) and (isinstance(model, torch.nn.Module) or not callable(model)):
-        remedy = "give a family's name, or a function of a seed that returns a new module"
-        raise InputError(f"model: got a {type(model).__name__}, {remedy}")
-    first = latest = None
+    first = of_first = latest = None
     for node in range(num_nodes):
         own_seed = seeds.derive(seed, "node", 0 if same_start else node)
         if isinstance(model, str):
@@ -343,10 +340,11 @@ def _initial_models(task, model, num_nodes, seed, settings, same_start):
                 if parameter.ndim >= 2 and parameter.requires_grad:
                     parameter.mul_(settings.gain)
         shapes = _shapes(made)
-        first = shapes if node == 0 else first
-        for name in (*first, *shapes):
-            if first.get(name) != shapes.get(name):
-                raise InputError(f"model: '{name}' is {first.get(name)} in node 0, {shapes.get(name)} in node {node}")
+        first, of_first = (made, shapes) if node == 0 else (first, of_first)
+        for name in (*of_first, *shapes):
+            if (other := of_first.get(name)) != shapes.get(name):
+                raise InputError(f"model: '{name}' is {other} in node 0, {shapes.get(name)} in node {node}")
+        check_same_shape(first, made, "nodes")
         yield made
 
 

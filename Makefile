@@ -73,8 +73,9 @@ report: $(READY)  ## results/PROFILE/report/index.html from the executed noteboo
 readme: $(READY)  ## renew the tables and the code of README.md and docs/items.md
 	@$(PYTHON) -m lib.report.readme
 
-lab: $(READY)  ## JupyterLab on the notebooks
-	$(PYTHON) -m jupyter lab notebooks
+lab: $(READY)  ## JupyterLab, open on the start page of the notebooks
+	JUPYTER_CONFIG_PATH="$(CURDIR)/notebooks/.jupyter:$$JUPYTER_CONFIG_PATH" \
+		$(PYTHON) -m jupyter lab notebooks --LabApp.default_url=/lab/tree/README.md
 
 cache: $(READY)  ## list the cached runs
 	@$(PYTHON) -m lib.runs list

@@ -1,14 +1,28 @@
-"""What the explore notebooks stand on: sliders that also work where nobody can move one, and a place on a path."""
+"""What the explore notebooks stand on: a start page, sliders that work where nobody moves them, a place on a path."""
 
+import re
+
+import nbformat
 import pytest
 import torch
 from IPython.display import Markdown
 
-from lib import tasks
+from lib import paths, tasks
 from lib.connectivity import Path
 from lib.figures import places as draw
-from lib.report import sliders
+from lib.report import plan, sliders
 from lib.studies import places
+
+
+def test_the_start_page_links_every_notebook_by_its_title():
+    page = (paths.NOTEBOOKS / "README.md").read_text(encoding="utf-8")
+    linked = {file: title for title, file in re.findall(r"\[([^\]]+)\]\((\w+/[^)]+\.ipynb)\)", page)}
+    titles = {
+        f"{name}.ipynb": nbformat.read(file, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
+        for name, file in plan.find().items()
+    }
+    assert linked == titles
+    assert len(re.findall(r"\.ipynb\)", page)) == len(titles), "none is linked twice"
 
 
 class _Handle:

@@ -1,13 +1,17 @@
 """Models and checkpoints of others: what is understood, and what is refused in one line."""
 
 import argparse
+import subprocess
+import sys
 
+import nbformat
 import pytest
 import safetensors.torch
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from lib import tasks
+from lib import paths, tasks, training
+from lib.connectivity import Path
 from lib.errors import InputError
 from lib.models import files, foreign
 
@@ -232,12 +236,60 @@ def test_models_by_name(task):
         ("lib.models.lenet:Net", {}, "the module lib.models.lenet has no 'Net'"),
         ("test_foreign_models:Net", {"depth": 3}, r"stopped with the arguments {'depth': 3}: TypeError, .*depth"),
         ("test_foreign_models:fails", {}, "stopped with the arguments {}: RuntimeError, nothing works"),
-        ("test_foreign_models:Wrong", {}, "returns a Wrong, needs a torch.nn.Module"),
+        ("test_foreign_models:Wrong", {}, "needs a torch.nn.Module, got Wrong"),
         ("test_foreign_models:torch", {}, "stopped with the arguments {}: TypeError"),
-        ("torchvision:squeezenet1_1", {}, r"does not take images of shape \(1, 8, 8\): RuntimeError"),
+        ("torchvision:squeezenet1_1", {}, r"stopped on 4 inputs of the task, \(4, 1, 8, 8\).*RuntimeError"),
     ],
 )
 def test_models_that_cannot_be_made(task, spec, arguments, message):
     with pytest.raises(InputError, match=f"model='{spec}': .*{message}") as caught:
         foreign.create(spec, task, arguments=arguments)
     assert "\n" not in str(caught.value)
+
+
+OWN = """
+import torch
+
+
+def small(width, inputs=144):
+    layers = torch.nn.Flatten(), torch.nn.Linear(inputs, width), torch.nn.ReLU(), torch.nn.Linear(width, 10)
+    return torch.nn.Sequential(*layers)
+"""
+
+
+def connect(folder, **parameters):
+    """The notebook for checkpoints, run by papermill in a folder of the user's: the finished process."""
+    words = [word for name, value in parameters.items() for word in ("-y", f"{name}: {value}")]
+    notebook = str(paths.NOTEBOOKS / "explore/connect-your-checkpoints.ipynb")
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, "out.ipynb", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_papermill_connects_files_of_the_users_own(tmp_path, monkeypatch):
+    """A function in the user's folder, a compiled model's .pt and an average in .safetensors."""
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LIB_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))
+    small = tasks.load("digits", size=12, device="cpu").subset(100)
+    for seed, file in ((1, "a.pt"), (2, "b.safetensors")):
+        model = foreign.create("mine:small", small, arguments={"width": 8}, seed=seed)
+        training.train_mode(model, small, training.Recipe(epochs=30, batch=25, lr=0.1, momentum=0.9), seed=seed)
+        if file.endswith(".pt"):
+            torch.save({"epoch": 30, "model": prefixed(model.state_dict(), "_orig_mod.")}, tmp_path / file)
+        else:
+            safetensors.torch.save_file(prefixed(model.state_dict(), "module."), str(tmp_path / file))
+    about = {"start": "a.pt", "end": "b.safetensors", "model": "'mine:small'", "image_size": 12, "train_images": 100}
+    done = connect(tmp_path, **about, model_arguments="{width: 8}", save_path="path.safetensors")
+    assert done.returncode == 0, done.stderr[-2000:]
+    conclusion = next(
+        output.data["text/markdown"] for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+        for output in cell.get("outputs", ()) if "onnected**" in output.get("data", {}).get("text/markdown", "")
+    )  # fmt: skip
+    assert conclusion.startswith("**Connected**: the path has ")
+    assert "stays below the bound" in conclusion
+    path = Path.load(tmp_path / "path.safetensors", model=model)
+    assert path.reached(model)
+    refused = connect(tmp_path, **about, model_arguments="{width: 9}")
+    assert refused.returncode == 1
+    assert "InputError: start='a.pt': '1.weight' is (8, 144) in the file and (9, 144) in the model" in refused.stderr

@@ -5,9 +5,7 @@ import importlib
 from functools import partial
 from operator import attrgetter
 
-import torch
-
-from lib import seeds
+from lib import seeds, trial
 from lib.errors import InputError, one_line
 from lib.torchvision_operators import define_missing
 
@@ -35,7 +33,7 @@ def create(spec, task, *, arguments=None, seed=0):
     Raises
     ------
     InputError
-        If there is no such model, it cannot be made, or it does not take the task's images.
+        If there is no such model, it cannot be made, or it does not fit the task.
 
     Examples
     --------
@@ -51,16 +49,9 @@ def create(spec, task, *, arguments=None, seed=0):
             model = make(**arguments)
     except Exception as error:  # whatever somebody else's code may raise
         raise InputError(f"model='{spec}': stopped with the arguments {arguments}: {one_line(error)}") from error
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(f"model='{spec}': returns a {type(model).__name__}, needs a torch.nn.Module")
-    model, x = model.to(task.device).eval(), task.test.x[:2]
-    try:
-        with torch.no_grad():
-            model(x)
-    except Exception as error:
-        shape = tuple(x.shape[1:])
-        raise InputError(f"model='{spec}': does not take images of shape {shape}: {one_line(error)}") from error
-    return model
+    trial.check_module(model, f"model='{spec}'")
+    trial.check(model.to(task.device), task, f"model='{spec}'")
+    return model.eval()
 
 
 def _maker(spec, task):

@@ -92,6 +92,6 @@ bench: $(READY)  ## what a tick costs, in ratios taken in one run, as tables und
 	@$(PYTHON) -m benchmarks --only "$(ONLY)"
 
 clean:  ## remove executed notebooks, reports and tool caches (.venv, results and cached runs stay)
-	rm -rf results/*/executed results/*/report results/*-custom results/interactive
+	rm -rf results/*/executed results/*/report* results/*-custom results/interactive
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find lib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

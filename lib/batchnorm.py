@@ -34,8 +34,9 @@ def _follows(norm, training):
 
 
 def running_statistics(model):
-    """The running mean and variance of every norm of a model that keeps them, by name."""
-    return {n: b for n, b in model.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var")}
+    """The running means and variances of the batch norms that follow the data, by name."""
+    return {f"{name}.{part}".lstrip("."): getattr(norm, part)
+            for name, norm in batch_norms(model).items() for part in ("running_mean", "running_var")}  # fmt: skip
 
 
 def depends_on_batch(model):
@@ -44,12 +45,21 @@ def depends_on_batch(model):
 
 
 @contextlib.contextmanager
-def from_batch(model, norms):
-    """Let these norms of a model take the statistics of the batch, everything else being in eval mode."""
+def from_batch(model, norms, *, momentum=None):
+    """Let these norms of a model take the statistics of the batch, everything else being in eval mode.
+
+    Their running statistics move towards those by ``momentum``; None: they become the plain average over the batches.
+    """
+    momenta = {name: norm.momentum for name, norm in norms.items()}
     with scopes.evaluation(model):
         for norm in norms.values():
             norm.train()
-        yield
+            norm.momentum = momentum
+        try:
+            yield
+        finally:
+            for name, norm in norms.items():
+                norm.momentum = momenta[name]
 
 
 @torch.no_grad()
@@ -80,21 +90,16 @@ def reestimate(model, x, *, batch=256):
     norms = batch_norms(model)
     if not norms:
         return None
-    momenta = {name: norm.momentum for name, norm in norms.items()}
+    for norm in norms.values():
+        norm.reset_running_stats()
     with from_batch(model, norms):
-        for norm in norms.values():
-            norm.reset_running_stats()
-            norm.momentum = None
-        try:
-            return _in_parts(model, x, batch)
-        finally:
-            for name, norm in norms.items():
-                norm.momentum = momenta[name]
+        return in_parts(model, x, batch)
 
 
-def _in_parts(model, x, batch):
+def in_parts(model, x, batch):
+    """What a model makes of inputs (n, ...), in batches of at most ``batch`` that are drawn at random."""
     if len(x) <= batch:
-        return model(x)
+        return model(x[:])
     order = torch.randperm(len(x), generator=seeds.generator(0, "batch norm")).to(x.device)
-    parts = order.tensor_split(-(-len(x) // batch))  # of nearly one size: no batch of a single image
+    parts = order.tensor_split(-(-len(x) // batch))  # no batch of a single input
     return torch.cat([model(x[part]) for part in parts])[order.argsort()]

@@ -76,15 +76,16 @@ def flatten(model):
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
-def check_same_shape(a, b):
-    """Raise :class:`InputError` unless two models have the same parameters, name by name and shape by shape."""
-    shapes_a, shapes_b = ({name: tuple(p.shape) for name, p in m.named_parameters()} for m in (a, b))
-    for name in [*shapes_a, *shapes_b]:
-        if shapes_a.get(name) != shapes_b.get(name):
-            raise InputError(
-                f"modes of different shape: '{name}' is {shapes_a.get(name, 'missing')} in the first "
-                f"and {shapes_b.get(name, 'missing')} in the second"
-            )
+def check_same_shape(a, b, what="modes"):
+    """Raise :class:`InputError` unless two models have parameters of the same names and shapes, in modules of the same
+    names and classes."""
+    shapes = [{name: tuple(p.shape) for name, p in model.named_parameters()} for model in (a, b)]
+    kinds = [{name or "model": type(m).__name__ for name, m in model.named_modules()} for model in (a, b)]
+    for difference, (first, second) in (("shape", shapes), ("kind", kinds)):
+        for name in [*first, *second]:
+            if first.get(name) != second.get(name):
+                found = f"{first.get(name, 'missing')} in the first and {second.get(name, 'missing')} in the second"
+                raise InputError(f"{what} of different {difference}: '{name}' is {found}")
 
 
 def check_ends(a, b):

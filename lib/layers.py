@@ -25,6 +25,7 @@ _aten = torch.ops.aten
 CONTRACTIONS = {
     _aten.convolution.default, _aten.mm.default, _aten.addmm.default, _aten.bmm.default,
     _aten.baddbmm.default, _aten.dot.default, _aten.mv.default, _aten.embedding.default,
+    _aten.mkldnn_rnn_layer.default, _aten._cudnn_rnn.default, _aten._thnn_fused_lstm_cell.default,
 }  # fmt: skip
 
 

@@ -2,18 +2,22 @@
 
 One codec serves checkpoints and the cache of runs. ``encode`` splits a nested dict into a JSON text and a
 flat dict of tensors; ``decode`` puts it together again, bit by bit the same: floats through their shortest
-exact decimal form, tensors and numeric columns through their bytes. Files appear whole or not at all: they
-are written to a temporary name, flushed to the disk and then renamed.
+exact decimal form, tensors and numeric columns through their bytes. Tensors are written from where they lie and
+read as they are used, so that what is larger than memory can be stored. Files appear whole or not at all: they are
+written to a temporary name, flushed to the disk and then renamed.
 """
 
 import contextlib
 import json
+import math
 import os
+import re
 import uuid
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import safetensors
 import torch
 
 _TENSOR, _TABLE = "$tensor", "$table"
@@ -32,7 +36,7 @@ def encode(tree):
     -------
     text : str
     tensors : dict of str to torch.Tensor
-        Contiguous CPU copies that share no storage.
+        Contiguous, on the CPU; copies only where the tree's tensors are not.
 
     Raises
     ------
@@ -43,15 +47,19 @@ def encode(tree):
     return json.dumps(_encode(tree, "", tensors)), tensors
 
 
-def decode(text, tensors):
-    """The nested values that ``encode`` took apart; tensors are fresh copies on the CPU."""
-    return _decode(json.loads(text), tensors)
+def decode(text, tensors, *, copied_below=math.inf):
+    """The nested values that ``encode`` took apart; tensors of fewer bytes than ``copied_below`` are fresh copies.
+
+    A copy is aligned like any new tensor: products round the same way. Larger ones stay where they are.
+    """
+    fresh = {name: t.clone() if t.nbytes < copied_below else t for name, t in tensors.items()}
+    return _decode(json.loads(text), fresh)
 
 
 def _encode(value, place, tensors):
     if isinstance(value, torch.Tensor):
         name = f"{len(tensors)} {place}"  # the number makes it the only one, the place is for the reader
-        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format).cpu()
+        tensors[name] = value.detach().cpu().contiguous()
         return {_TENSOR: name}
     if isinstance(value, pd.DataFrame):
         return {_TABLE: _encode_table(value, place, tensors)}
@@ -79,7 +87,7 @@ def _decode(value, tensors):
     if not isinstance(value, dict):
         return value
     if _TENSOR in value:
-        return tensors[value[_TENSOR]].clone()  # aligned like any new tensor: products round the same way
+        return tensors[value[_TENSOR]]
     if _TABLE in value:
         return _decode_table(value[_TABLE], tensors)
     return {key: _decode(item, tensors) for key, item in value.items()}
@@ -126,33 +134,82 @@ def _decode_column(column, tensors):
     return pd.array(column["values"], dtype=column["dtype"])
 
 
-def write(path, data):
-    """Write bytes to ``path`` so that a reader sees the old file or the whole new one, even after a crash."""
+def write_tensors(path, tensors, metadata=None):
+    """Write tensors as :func:`encode` gives them, straight from their memory, to a safetensors file on the disk.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, or the disk is full.
+    """
+    try:
+        safetensors.serialize_file(_specs(tensors), path, metadata)
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(*([int(number[1]), os.strerror(int(number[1]))] if number else [str(error)])) from None
+    sync(path)
+
+
+def read_tensors(path):
+    """Metadata and tensors of a safetensors file; the tensors lie in the file and are read as they are used."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, file.get_tensors()
+
+
+def to_bytes(tensors):
+    """Tensors as :func:`encode` gives them as the bytes of a safetensors file."""
+    return bytes(safetensors.serialize(_specs(tensors)))
+
+
+def bytes_of(tensor):
+    """The bytes of a contiguous tensor on the CPU, not copied."""
+    row = tensor.as_strided((tensor.numel(),), (1,))  # a single number may have any stride and count as contiguous
+    return row.view(torch.uint8).numpy()
+
+
+def _specs(tensors):
+    return {
+        name: safetensors.TensorSpec(
+            dtype=str(t.dtype).partition(".")[2], shape=t.shape, data_ptr=t.data_ptr(), data_len=t.nbytes
+        )
+        for name, t in tensors.items()
+    }
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A path to write to, for a file that then takes the place of ``path``: whole or not at all, even in a crash."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        write_through(temporary, data)
+        yield temporary
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
+
+
+def write(path, data):
+    """Write bytes to ``path`` so that a reader sees the old file or the whole new one, even after a crash."""
+    with replacing(path) as partial:
+        write_through(partial, data)
 
 
 def write_through(path, data):
     """Write bytes and wait until the disk has them."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    Path(path).write_bytes(data)
+    sync(path)
 
 
-def sync_folder(folder):
-    """Wait until the disk has the folder's names; without effect where a file system cannot do this."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def sync(path):
+    """Wait until the disk has a file, or the names in a folder, where a file system can do that for folders."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not os.path.isdir(path):
+            raise
+    finally:
+        os.close(handle)

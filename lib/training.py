@@ -5,40 +5,27 @@ that a training that was interrupted continues with bit-identical results from i
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from lib import batchnorm, scopes, seeds
+from lib import batchnorm, scopes, seeds, trial
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
+from lib.progress import bar
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "onecycle", "cosine", "step")
 
 
-class Score(NamedTuple):
-    """Mean cross entropy and accuracy over a split."""
-
-    loss: float
-    accuracy: float
-
-    @classmethod
-    def of(cls, logits, y):
-        """Score of logits (n, classes) and the true classes (n,)."""
-        return cls(float(F.cross_entropy(logits, y)), float((logits.argmax(1) == y).double().mean()))
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """How a mode is trained (cross entropy, no label smoothing).
+    """How a mode is trained, by the task's loss.
 
     Parameters
     ----------
     epochs, batch : int
-        Passes over the training split and images in a mini-batch.
+        Passes over the training split and inputs in a mini-batch.
     optimiser : {"sgd", "adamw"}
     lr, momentum, weight_decay : float
         Momentum counts for SGD only.
@@ -96,7 +83,7 @@ def _one_cycle(progress, rise=0.3, first=1 / 25, last=1 / 250_000):
 
 
 @scopes.computation()
-def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
+def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint(), progress=None):
     """Train a model in place, until it is a mode.
 
     Parameters
@@ -109,7 +96,9 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     seed : int
         Of the order of the data, the augmentation and what the model draws itself (dropout).
     checkpoint : lib.checkpoint.Checkpoint, optional
-        Where to keep the state every few seconds and find it again.
+        Where to keep the state every few seconds and find it again, for a model of the same initial weights.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -119,31 +108,36 @@ def train_mode(model, task, recipe, *, seed, checkpoint=NoCheckpoint()):
     Raises
     ------
     InputError
-        If no parameter requires gradients.
+        If the model does not fit the task, or no parameter requires gradients,
+        or the checkpoint belongs to other arguments.
     FloatingPointError
         If a weight is not finite at the end of an epoch; the message names both.
     """
+    task = trial.check(model, task)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError("model: no parameter requires gradients, so nothing can be trained; call requires_grad_()")
     batches = task.batches(seeds.derive(seed, "training"), recipe.batch)
     optimiser = _optimiser(model, recipe)
+    checkpoint = checkpoint.of(model=model, task=task, recipe=recipe, seed=seed)
     step, network = _resume(model, optimiser, checkpoint), task.prepared(model)
     total = recipe.epochs * batches.per_epoch
     scopes.train(model)
-    while step < total:
-        x, y = batches.get(step)
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate(step, batches.per_epoch)
-        with seeds.scope(seed, "training", step):
-            loss = F.cross_entropy(network(x), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        step += 1
-        if step % batches.per_epoch == 0:
-            _check_finite(model, step // batches.per_epoch)
-        if checkpoint.due():
-            checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
+    with bar("train_mode", total, progress) as tell:
+        while step < total:
+            x, y = batches.get(step)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(step, batches.per_epoch)
+            with seeds.scope(seed, "training", step):
+                loss = task.loss(network(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            step += 1
+            tell(step, lambda: {"epoch": -(-step // batches.per_epoch), "loss": float(loss.detach())})  # noqa: B023
+            if step % batches.per_epoch == 0:
+                _check_finite(model, step // batches.per_epoch)
+            if checkpoint.due():
+                checkpoint.save({"step": step, "model": model.state_dict(), "optimiser": _optimiser_state(optimiser)})
     return model.eval()
 
 
@@ -174,23 +168,27 @@ def _resume(model, optimiser, checkpoint):
     return state["step"]
 
 
-@scopes.computation()
-@torch.no_grad()
 def evaluate(model, split, *, batch=256):
-    """Loss and accuracy of a model, in eval mode, over a whole split.
+    """Loss and metric of a model, in eval mode, over a whole split.
 
     Returns
     -------
-    Score
+    named tuple
+        ``loss`` and ``accuracy``, or how the metric of the task is called.
+
+    Raises
+    ------
+    InputError
+        If the model does not fit the split.
     """
-    if batchnorm.depends_on_batch(model):  # in the order of the split a batch may hold one class
-        order = torch.randperm(len(split), generator=seeds.generator(0, "evaluation")).to(split.y.device)
-        split = replace(split, x=split.x[order], y=split.y[order])
-    loss = torch.zeros((), device=split.x.device, dtype=torch.float64)
-    right = torch.zeros((), device=split.x.device, dtype=torch.int64)
+    return score(model, trial.check(model, split), batch=batch)
+
+
+@scopes.computation()
+@torch.no_grad()
+def score(model, split, *, batch=256):
+    """:func:`evaluate` of a model that has been tried."""
     with scopes.evaluation(model):
-        for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-            logits = model(x)
-            loss += F.cross_entropy(logits, y, reduction="sum")
-            right += (logits.argmax(1) == y).sum()
-    return Score(float(loss) / len(split), float(right) / len(split))
+        if batchnorm.depends_on_batch(model):  # in the order of the split a batch may hold one class
+            return split.score(batchnorm.in_parts(model, split.x, batch))
+        return split.score(torch.cat([model(x) for x in split.x.split(batch)]))

@@ -9,7 +9,7 @@ from lib import tasks, training
 
 dummy = tasks.from_tensors(
     torch.randn(4, 1, 1, 1, generator=torch.Generator().manual_seed(0)), torch.zeros(4, dtype=torch.long),
-    torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), name="dummy", device="cpu",
+    torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.long), name="dummy", device="cpu",
 )  # fmt: skip
 
 

@@ -108,6 +108,9 @@ class _Noted:
     def __init__(self, checkpoint, config):
         self._checkpoint, self._config = checkpoint, config
 
+    def of(self, **arguments):
+        return _Noted(self._checkpoint.of(**arguments), self._config)
+
     def due(self):
         time.sleep(self._config.slow)
         return self._checkpoint.due()

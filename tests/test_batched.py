@@ -10,8 +10,8 @@ import torch
 from module_kinds import GROUPED, KINDS, OTHERS, Function, dense, task
 from torch import nn
 
-from lib import gossip
-from lib.batched.fallback import network, own_buffers
+from lib import batchnorm, gossip
+from lib.batched.fallback import network, own_buffers, reestimated
 from lib.batched.gradients import gradients
 from lib.batched.grouped import UnsupportedError
 from lib.batched.layout import Layout
@@ -44,16 +44,7 @@ def simulated(net, backend, of=data, **options):
     return found, [str(each.message) for each in said if "networks" in str(each.message)]
 
 
-OWN_BUFFERS = {
-    "batch norm, momentum None",
-    "spectral norm",
-    "spectral norm of the old kind",
-    "pruned",
-    "random projection",
-}
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OWN_BUFFERS])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gossip_of_every_kind_equals_the_loop(kind):
     stacked, said = simulated(KINDS[kind], "stacked")
     loop, _ = simulated(KINDS[kind], "loop")
@@ -119,6 +110,27 @@ def test_a_warning_of_one_line_says_which_way_and_why(net, way, why):
     assert run.title == way and len(said) == 1
     assert said[0].startswith(f"networks {type(net).__name__} are run {way}, slower than grouped (grouped: ")
     assert why in said[0] and "\n" not in said[0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["batch norm", "batch norm, momentum 0", "batch norm, momentum None", "batch norm of rows", "linear"]
+)
+def test_running_statistics_are_computed_anew_as_for_each_model(kind):
+    models = [KINDS[kind](seed) for seed in range(3)]
+    for model in models:
+        model.append(nn.Dropout(0.5))  # which is still: this is no training
+    run, _ = made(models[0])
+    parameters = {
+        name: torch.stack([m.get_parameter(name).detach() for m in models]) for name, _ in models[0].named_parameters()
+    }
+    buffers = {name: torch.stack([own_buffers(m)[name] for m in models]) for name in own_buffers(models[0])}
+    found = reestimated(run, parameters, buffers, data.train.x)
+    for number, model in enumerate(models):
+        batchnorm.reestimate(model, data.train.x)
+        for name, buffer in own_buffers(model).items():
+            if "num_batches" not in name:
+                torch.testing.assert_close(found[name][number], buffer)
+    assert all(norm.momentum != 1 for norm in batchnorm.batch_norms(run.model).values())
 
 
 class Counting(Function):

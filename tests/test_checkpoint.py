@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lib import storage
 from lib.checkpoint import Checkpoint, NoCheckpoint
+from lib.errors import InputError
 
 keys = st.text(max_size=6).filter(lambda key: not key.startswith("$"))
 values = st.recursive(
@@ -254,6 +255,56 @@ def test_rows_that_do_not_fit_their_state_are_not_used(tmp_path, caplog, damage)
     assert "starting afresh" in caplog.text
     again.append(row)
     assert torch.equal(again.tensor(), row[None])
+
+
+@pytest.mark.parametrize("obstacle", ["folder is a file", "rows are a folder", "state is a folder"])
+def test_what_stands_in_the_place_of_a_checkpoint_costs_the_checkpoint_only(tmp_path, caplog, obstacle):
+    folder = tmp_path / "run"
+    if obstacle == "folder is a file":
+        folder.write_text("x")
+    else:
+        (folder / ("rows.bin" if obstacle == "rows are a folder" else "state.safetensors")).mkdir(parents=True)
+    checkpoint = Checkpoint(folder, every=0)
+    rows, row = checkpoint.rows(), torch.arange(5.0)
+    assert checkpoint.load() is None
+    for number in range(3):
+        rows.append(row + number)
+        checkpoint.save({"anchors": rows.state()})
+    assert torch.equal(rows.tensor(), torch.stack([row, row + 1, row + 2]))
+    assert "going on without" in caplog.text
+    if (state := checkpoint.load()) is not None:
+        assert not checkpoint.rows().restored(state["anchors"], row)
+
+
+def test_a_save_that_takes_long_puts_off_the_next(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("lib.checkpoint.time.monotonic", lambda: now[0])
+
+    def slow(path):
+        now[0] += 1
+
+    monkeypatch.setattr(storage, "sync", slow)
+    checkpoint, due, saving = Checkpoint(tmp_path, every=5), [], 0.0
+    for _ in range(200):
+        now[0] += 1
+        if checkpoint.due():
+            due.append(now[0])
+            checkpoint.save({"step": 1})  # two syncs, two seconds
+            saving += now[0] - due[-1]
+    assert due[0] == 5 and min(np.diff(due)) >= 20
+    assert saving < 0.1 * now[0]
+
+
+def test_a_state_without_arguments_is_nobodys(tmp_path):
+    Checkpoint(tmp_path).save({"step": 1})
+    assert Checkpoint(tmp_path).load() == {"step": 1}
+    with pytest.raises(InputError, match="its state belongs to other arguments"):
+        Checkpoint(tmp_path).of(seed=1).load()
+    Checkpoint(tmp_path).of(seed=1).save({"step": 2})
+    assert Checkpoint(tmp_path).load() == Checkpoint(tmp_path).of(seed=1).load() == {"step": 2}
+    part = Checkpoint(tmp_path).of(seed=1).child("part")
+    part.save({"step": 3})
+    assert part.of(seed=2).folder == tmp_path / "part"
 
 
 def test_rows_without_a_checkpoint_leave_no_file():

@@ -117,7 +117,7 @@ def test_parts_warn_or_raise():
     (lambda: gossip.average(torch.ones(2, 3), torch.ones(2, 2)), "rows must be non-negative and sum to 1"),
     (lambda: gossip.average(torch.ones(2, 3), torch.eye(3)), r"mixing: shape \(3, 3\), needs \(2, 2\)"),
     (lambda: gossip.average(torch.ones(2, 3), torch.eye(2), "some"), "variance='some': choose None or one of"),
-    (lambda: Sampler.by_label(torch.zeros(3).long(), torch.ones(1, 2) / 2), "no image of class 1"),
+    (lambda: Sampler.by_label(torch.zeros(3).long(), torch.ones(1, 2) / 2), "no input of class 1"),
     (lambda: measures.remove_weights({}, 1.2, seed=0), r"keep=1.2: must be in \[0, 1\]"),
     (lambda: measures.scale_weights({}, 2), r"ratio=2: must be in \[0, 1\]"),
 ])  # fmt: skip

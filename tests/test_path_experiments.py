@@ -63,9 +63,9 @@ def test_segments_are_looked_at_between_the_anchors_of_the_found_path():
     assert anchors[0] == anchors[1] and len(close["points"]) == 5 * (len(anchors[0]) - 1) + 1
 
 
-def test_a_surface_holds_the_path_and_the_three_modes():
-    seen = path_views.surface(path_views.Surface(path, third, 3), NoCheckpoint())
-    assert len(seen["grid"]) == 9 and len(seen["modes"]) == 3
+def test_a_surface_holds_the_path_its_ends_and_its_middle():
+    seen = path_views.surface(path_views.Surface(path, 3), NoCheckpoint())
+    assert len(seen["grid"]) == 9 and len(seen["marks"]) == 3
     assert seen["path"].off_plane.iloc[[0, -1]].tolist() == pytest.approx([0, 0], abs=1e-4)
 
 

@@ -20,6 +20,7 @@ def root(tmp_path_factory, write_notebook):
     root = tmp_path_factory.mktemp("bundle")
     write_notebook(root / "notebooks/good/a.ipynb", GOOD)
     write_notebook(root / "notebooks/good/b.ipynb", "nodes: list[int] = [1, 2]\nbeta: 'Optional[float]' = None")
+    write_notebook(root / "notebooks/good/c.ipynb", 'options: dict = {}\nfile: str = ""\nmodel: str = ""')
     bad = {
         "untagged": None,
         "computed": "seed: int = 1 + x",
@@ -32,7 +33,7 @@ def root(tmp_path_factory, write_notebook):
         write_notebook(root / f"notebooks/bad/{name}.ipynb", cell)
     write_notebook(root / "notebooks/bad/code.ipynb", GOOD, "x = (")
     profiles = {
-        "elsewhere": "good/c: {seed: 1}",
+        "elsewhere": "good/d: {seed: 1}",
         "unknown": "good/a: {sead: 1}",
         "wrong": "good/a: {seed: 1.5}",
         "yaml": "good/a: [",
@@ -52,7 +53,7 @@ PLANS = [
     ("laptop", "good/a nothing*", "", "auto", r"notebooks='nothing\*': no such notebook"),
     ("laptop", " ", "", "auto", "notebooks='': expected names or patterns"),
     ("lap", "good/a", "", "auto", "profile='lap': did you mean laptop"),
-    ("elsewhere", "good/a", "", "auto", "profile elsewhere: unknown notebook 'good/c'"),
+    ("elsewhere", "good/a", "", "auto", "profile elsewhere: unknown notebook 'good/d'"),
     ("unknown", "good/a", "", "auto", "good/a: unknown parameter 'sead': did you mean seed"),
     ("wrong", "good/a", "", "auto", "good/a: parameter seed=1.5: expected int"),
     ("yaml", "good/a", "", "auto", "profile yaml: not readable as YAML"),
@@ -69,6 +70,7 @@ PLANS = [
     ("laptop", "good/b", "nodes=3", "auto", r"parameter nodes=3: expected list\[int\]"),
     ("laptop", "good/b", "nodes=[3,x]", "auto", r"parameter nodes\[1\]='x': expected int"),
     ("laptop", "good/b", "beta=x", "auto", "parameter beta='x': expected float"),
+    ("laptop", "good/c", "options=[1]", "auto", r"parameter options=\[1\]: expected dict"),
     ("laptop", "good/a", "", "gpu", "device='gpu': expected auto, cpu, cuda"),
     ("laptop", "good/a", "", "mps", "device='mps': not available on this machine"),
     ("laptop", "bad/untagged", "", "auto", "bad/untagged: 0 cells with the tag 'parameters'"),
@@ -139,6 +141,7 @@ def test_missing_data_set_is_found_before_anything_runs(root, tmp_path, monkeypa
         ("Optional[int]", 2, 2),
         ("list[float]", [1, 0.5], [1.0, 0.5]),
         ("list", ("a", 1), ["a", 1]),
+        ("dict", {"a": [1]}, {"a": [1]}),
         ("bool", True, True),
     ],
 )
@@ -146,6 +149,20 @@ def test_values_become_what_the_annotation_says(kind, value, expected):
     converted = parameters.convert("x", ast.parse(kind, mode="eval").body, value)
     assert converted == expected
     assert type(converted) is type(expected)
+
+
+def test_another_file_or_function_under_the_same_name_is_another_job(root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    weights, code = tmp_path / "weights.pt", tmp_path / "mine/models.py"
+    code.parent.mkdir()
+    keys = []
+    for content, source in ((b"a", "x = 1"), (b"b", "x = 1"), (b"b", "x = 2"), (b"b", "x = 2")):
+        weights.write_bytes(content)
+        code.write_text(source)
+        (job,) = plan("laptop", "good/c", {"file": str(weights), "model": "mine.models:net"}, root=root)
+        keys.append(job.key)
+    assert len(set(keys)) == 3
+    assert keys[2] == keys[3]
 
 
 def test_papermill_inspects_the_same_parameters(root):
@@ -210,5 +227,5 @@ def test_names_of_files(name):
 @pytest.mark.parametrize("command", [claims.main, site.main])
 def test_profile_without_results(command, capsys):
     assert command(["--profile", "never-run"]) == 2
-    assert capsys.readouterr().err.startswith("error: profile='never-run': expected one of laptop")
+    assert capsys.readouterr().err.startswith("error: profile='never-run': expected one of cifar, laptop")
     assert not (paths.RESULTS / "never-run").exists()

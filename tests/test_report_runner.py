@@ -31,7 +31,7 @@ from lib.report import claims, figures, tables
 data = pd.DataFrame({"x": range(9), "y": np.random.default_rng(seed).normal(size=9)})
 fig, ax = plt.subplots()
 ax.plot(data.x, data.y)
-figures.save(fig, f"{name}-figure", data, source="noise")
+figures.save(fig, f"{name}-figure", data, source="noise", caption="Noise.")
 tables.save(data, f"{name}-table", caption="Noise.", source="noise")
 claims.record(f"{name}.mean", data.y.mean())
 """

@@ -150,9 +150,9 @@ def test_no_results(tmp_path):
 
 
 def test_a_notebook_that_did_not_run_shows_the_results_that_its_cells_save(tmp_path):
-    for file in ("figures/curve.png", "figures/curve.md", "figures/part-one.png", "figures/part-two.png", "figures/other.png"):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_bytes(b"png")
+    (tmp_path / "figures").mkdir()
+    for file in ("curve.png", "curve.md", "part-one.png", "part-two.png", "other.png"):
+        (tmp_path / "figures" / file).write_bytes(b"png")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables/curve.md").write_text("| a |")
     cells = [

@@ -4,6 +4,7 @@ import json
 import logging
 import resource
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ import pytest
 import torch
 from run_functions import Config, Hinted, Inner, OtherInner, Thawed, digest, everything, nested, no_dict
 
-from lib import paths, runs
+from lib import paths, runs, storage
+from lib.checkpoint import Checkpoint
 from lib.errors import InputError
-from lib.runs import cache
+from lib.runs import cache, contents
 from lib.runs.__main__ import main
 
 
@@ -185,6 +187,90 @@ def test_what_was_half_written_when_the_power_went_is_never_read(calls):
     assert executed(calls) == ["0", "0"]
 
 
+def test_a_worker_stores_in_the_cache_of_its_client_and_sends_the_same_bytes_to_any_other():
+    entry, stored = cache.entry(everything, Config()), []
+    with cache.at_home() as home:
+        assert cache.is_home(home)
+        for probe in (home, f"/elsewhere/{home.rpartition('/')[2]}"):
+            sent = runs.work.execute(everything, Config(), entry.key, probe)
+            assert (sent is None) == (probe == home)
+            stored.append(digest(runs._keep(entry, sent)))
+            stored.append([(entry.folder / name).read_bytes() for name in ("metrics.json", "tensors.safetensors")])
+            cache.remove(entry.folder)
+    assert stored[:2] == stored[2:]
+    assert not cache.is_home(home)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux where memory lies")
+def test_large_tensors_are_written_from_where_they_lie_and_stay_on_the_disk(monkeypatch, tmp_path):
+    rows = Checkpoint(tmp_path).rows()
+    for number in range(5):
+        rows.append(torch.full((1000,), float(number)))
+    anchors = rows.tensor()
+    _, encoded = storage.encode({"anchors": anchors, "row": anchors[2], "columns": anchors[:, :3]})
+    kept = {name.split()[1]: tensor.data_ptr() - anchors.data_ptr() for name, tensor in encoded.items()}
+    assert kept["anchors"] == 0 and kept["row"] == 2 * 4000, "not copied"
+    entry = cache.entry(everything, Config())
+    monkeypatch.setattr(cache, "_ON_DISK", anchors.nbytes)
+    cache.write(entry, {"anchors": anchors, "small": anchors[0]}, {})
+    found = cache.read(entry)
+    assert torch.equal(found["anchors"], anchors) and torch.equal(found["small"], anchors[0])
+    on_disk = {name: lies_in(tensor, "tensors.safetensors") for name, tensor in found.items()}
+    assert on_disk == {"anchors": True, "small": False}
+    found["anchors"].zero_()  # the reader's own: what is on the disk stays
+    assert torch.equal(cache.read(entry)["anchors"], anchors)
+    cache.remove(entry.folder)
+    assert float(found["anchors"].sum()) == 0, "what is mapped outlives its name"
+
+
+def lies_in(tensor, file):
+    """Whether the memory of a tensor is a part of a file."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= tensor.data_ptr() < last:
+            return line.endswith(file)
+    return False
+
+
+def test_what_belongs_to_another_run_is_not_taken(calls, caplog):
+    one, other = Config(seed=1, calls=str(calls)), Config(seed=2, calls=str(calls))
+    first = digest(runs.one(everything, one))
+    shutil.copytree(cache.entry(everything, one).folder, cache.entry(everything, other).folder)
+    assert digest(runs.one(everything, other)) != first
+    assert "is damaged (it belongs to another run), running again" in caplog.text
+    assert executed(calls) == ["1", "2"]
+
+
+STRAY = {
+    "file": lambda place: place.write_text("x"),
+    "empty file": lambda place: place.touch(),
+    "empty folder": lambda place: place.mkdir(),
+    "folder of folders": lambda place: [(place / name).mkdir(parents=True) for name in ("DONE", "about.json")],
+    "link to nowhere": lambda place: place.symlink_to("nowhere"),
+    "link to a folder": lambda place: place.symlink_to("/tmp"),
+    "other JSON": lambda place: (place.mkdir(), [(place / name).write_text("[1]") for name in FILES]),
+    "no text": lambda place: (place.mkdir(), [(place / name).write_bytes(b"\xff") for name in FILES]),
+}
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_what_lies_in_the_place_of_an_entry_or_a_checkpoint_is_named_and_replaced(name, caplog, capsys):
+    entry, whole = cache.entry(everything, Config()), digest(runs.one(everything, Config(seed=0)))
+    cache.remove(entry.folder)
+    beside = entry.checkpoints.with_name(".DS_Store"), paths.CACHE / "runs" / "x"
+    for place in (entry.folder, entry.checkpoints, *beside):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        STRAY[name](place)
+    main(["list"])
+    assert "entries" in capsys.readouterr().out
+    for _ in range(2):
+        assert digest(runs.one(everything, Config(seed=0))) == whole
+    said = [record.getMessage() for record in caplog.records if "cache entry" in record.getMessage()]
+    assert len(said) == 1 and "\n" not in said[0]
+    main(["clean"])
+    assert digest(cache.read(entry)) == whole
+
+
 def test_a_failed_run_is_one_line(capsys):
     with pytest.raises(runs.RunFailed) as failure:
         runs.one(everything, Config(how="badly"))
@@ -218,12 +304,11 @@ def test_a_full_disk_is_one_line_and_nothing_half_written_stays(folder):
 
 def test_two_processes_that_store_the_same_run_are_both_content():
     entry = cache.entry(everything, Config())
-    packed = cache.pack({"x": torch.ones(3)})
-    cache.write(entry, packed, {})
-    cache.write(entry, cache.pack({"x": torch.zeros(3)}), {})
+    cache.write(entry, {"x": torch.ones(3)}, {})
+    cache.write(entry, {"x": torch.zeros(3)}, {})
     assert torch.equal(cache.read(entry)["x"], torch.ones(3))
     (entry.folder / "DONE").unlink()
-    cache.write(entry, packed, {})
+    cache.write(entry, {"x": torch.ones(3)}, {})
     assert torch.equal(cache.read(entry)["x"], torch.ones(3))
 
 
@@ -316,6 +401,16 @@ class TestCommands:
         )
         assert "5 entries" in lines[-1]
         assert "3 stale or damaged" in lines[-1]
+
+    def test_a_finished_run_can_be_read_without_its_function(self, entries):
+        (item,) = (item for item in contents.items() if item.state == "current")
+        assert item.function.endswith("run_functions.everything")
+        assert item.settings["inner"] == "Inner"
+        assert item.settings["inner.beta"] == Config().inner.beta
+        assert digest(item.outcome()) == digest(runs.one(everything, Config(seed=0)))
+        (item.folder / "tensors.safetensors").write_bytes(b"")
+        with pytest.raises(ValueError, match=r"tensors\.safetensors does not fit its checksum"):
+            item.outcome()
 
     def test_clean_removes_what_nobody_will_ask_for_again(self, entries, capsys):
         main(["clean"])

@@ -16,8 +16,8 @@ from run_functions import Config, Training, digest, everything, train
 
 from lib import paths, runs
 from lib.errors import InputError
+from lib.progress import progress
 from lib.runs import cluster
-from lib.runs.progress import progress
 
 pytestmark = pytest.mark.xdist_group("cluster")
 TRAININGS = [Training(seed=seed, epochs=1) for seed in range(3)]
@@ -123,7 +123,7 @@ def test_a_lost_scheduler_is_one_line(monkeypatch):
             raise OSError("Timed out trying to connect")
 
     def lost(*_):
-        yield from cluster._spread(Gone(), everything, {"key": Config()}, None, 0.0)
+        yield from cluster._spread(Gone(), everything, {"key": Config()}, None, 0.0, "home")
 
     monkeypatch.setattr(cluster, "outcomes", lost)
     with pytest.raises(runs.RunFailed, match="the Dask scheduler was lost; what is finished is kept"):
@@ -173,7 +173,7 @@ def test_a_cluster_that_is_there_is_joined(monkeypatch):
 
 def test_progress_in_a_log_is_a_plain_line_now_and_then(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr("lib.runs.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lib.progress.time.monotonic", lambda: now[0])
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     monkeypatch.setenv("LIB_NOTEBOOK", "x")
     display = progress("m2m", 4)
@@ -192,9 +192,11 @@ def test_progress_in_a_log_is_a_plain_line_now_and_then(monkeypatch, capsys):
 
 def test_progress_in_a_terminal_is_one_live_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("lib.progress._DELAY", 0)
     display = progress("m2m", 2)
     display.show(1)
     display.step()
+    time.sleep(0.2)  # the line moves ten times a second at most
     display.show(1)
     display.close()
     said = capsys.readouterr().err

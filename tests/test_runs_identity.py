@@ -1,5 +1,6 @@
 """Which edits of this library make which runs anew, and which data: on copies of the tree and of data."""
 
+import os
 import shutil
 
 import pytest
@@ -80,6 +81,33 @@ def test_runs_on_a_folder_depend_on_what_is_in_it_and_not_on_where_it_lies(tmp_p
     assert [cache.entry(function, config).key for function, config in configs] == keys[2]
     (tmp_path / "other/train/a/2.png").write_bytes(b"3")
     assert [cache.entry(function, config).key for function, config in configs] != keys[2]
+
+
+def test_images_are_read_once_for_all_processes_until_a_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    folder, read = write_images(tmp_path / "images", b"1"), []
+    original = type(folder).read_bytes
+    monkeypatch.setattr(type(folder), "read_bytes", lambda file: read.append(file.name) or original(file))
+
+    def fingerprint():
+        sources._digest.cache_clear()  # as in a new process
+        return sources.fingerprint("folder", folder)
+
+    first = fingerprint()
+    assert (fingerprint(), len(read)) == (first, 2)
+    (memory,) = (tmp_path / "cache" / "fingerprints").iterdir()
+    for damage in (b"", b"\xff", b"0" * 63):
+        memory.write_bytes(damage)
+        assert fingerprint() == first
+    assert len(read) == 8
+    image = folder / "train" / "a" / "1.png"
+    image.write_bytes(b"2")
+    os.utime(image, ns=(1, 1))
+    changed = fingerprint()
+    assert changed != first and len(read) == 10
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file in its place")
+    assert fingerprint() == changed
 
 
 def test_data_that_are_the_same_everywhere_have_no_fingerprint(tmp_path, monkeypatch):

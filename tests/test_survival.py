@@ -1,11 +1,13 @@
 """``kill -9`` at random moments: a training goes on where it was, and ends with the same bytes."""
 
+import argparse
 import random
 import signal
 import subprocess
 import sys
 import time
 
+import large_path
 import pytest
 import run_functions
 import survive
@@ -81,6 +83,15 @@ def test_whatever_takes_long_may_stop_at_any_moment(tmp_path, interrupted_after,
         with pytest.raises(KeyboardInterrupt):
             function(config, interrupted_after(saves))
     assert digest(function(config, Checkpoint(tmp_path))) == undisturbed
+
+
+def test_a_path_killed_twice_is_kept_with_the_bytes_of_an_undisturbed_one(tmp_path, monkeypatch):
+    """The small version of ``tests/large_path.py``, whose path does not fit into memory twice."""
+    monkeypatch.setenv("LIB_CHECKPOINT_SECONDS", "0.1")
+    calm, stormy = large_path.survive(tmp_path, argparse.Namespace(size="laptop", anchors=60, cluster=False))
+    assert (calm["codes"], stormy["codes"]) == ([0], [-signal.SIGKILL, -signal.SIGKILL, 0])
+    assert calm["anchors"] == stormy["anchors"] == 60
+    assert calm["bytes"] == stormy["bytes"]
 
 
 def test_make_reproduce_killed_twice_leaves_the_files_of_an_undisturbed_run(tmp_path):

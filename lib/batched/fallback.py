@@ -14,7 +14,8 @@ from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
 
 from lib import seeds
-from lib.batched.grouped import GroupedNetwork, UnsupportedError, first_line
+from lib.batched.grouped import GroupedNetwork, UnsupportedError, first_line, set_mode
+from lib.batchnorm import batch_norms, from_batch
 from lib.flat import copy_of
 from lib.scopes import computation
 
@@ -29,7 +30,7 @@ class VmapNetwork:
 
     def __call__(self, parameters, buffers, x, *, training):
         """Outputs (n, B, ...); see :class:`lib.batched.grouped.GroupedNetwork`."""
-        self.model.train(training)
+        set_mode(self.model, training)
         own = x.ndim > self.ndim
         x = contiguous(x.transpose(0, 1) if own else x)  # operators under vmap know no other memory format
         one = lambda state, inputs: functional_call(self.model, state, (inputs,))  # noqa: E731
@@ -55,7 +56,7 @@ class SerialNetwork:
 
     def __call__(self, parameters, buffers, x, *, training):
         """Outputs (n, B, ...); see :class:`lib.batched.grouped.GroupedNetwork`."""
-        self.model.train(training)
+        set_mode(self.model, training)
         names, stacks = zip(*(parameters | buffers).items(), strict=True)
         outputs = []
         for i, own in enumerate(zip(*(stack.unbind() for stack in stacks), strict=True)):
@@ -64,13 +65,16 @@ class SerialNetwork:
                 if state[name].requires_grad:
                     state[name].register_hook(hook)
             outputs.append(functional_call(self.model, state, (inputs,)))
+            for name, before in zip(names, own, strict=True):
+                if state[name] is not before:  # a buffer that the model replaced by another tensor
+                    before.copy_(state[name].detach())
         return torch.stack(outputs)
 
 
 WAYS = (GroupedNetwork, VmapNetwork, SerialNetwork)
 
 
-def network(model, inputs):
+def network(model, inputs, ways=WAYS):
     """The fastest way to run many networks of a model that computes what the model computes.
 
     Parameters
@@ -79,6 +83,8 @@ def network(model, inputs):
         Stays as it is.
     inputs : tensor (b, ...)
         A few inputs, for the comparison; two are enough.
+    ways : tuple
+        Those that may be taken, the fastest first.
 
     Raises
     ------
@@ -95,7 +101,7 @@ def network(model, inputs):
         comparison = _Comparison(model, inputs)
     except Exception as error:  # the model's own code: anything may come out of it
         raise UnsupportedError(f"model {name} does not run on {len(inputs)} inputs: {first_line(error)}") from error
-    for way in WAYS:
+    for way in ways:
         try:
             found = comparison.checked(way)
         except Exception as error:  # each way may raise whatever the model's operations cannot do in it
@@ -116,6 +122,25 @@ def own_buffers(model):
     counts = {f"{name}.num_batches_tracked".lstrip(".") for name, module in model.named_modules()
               if getattr(module, "momentum", 0) is None}  # fmt: skip
     return {name: b for name, b in model.named_buffers() if b.is_floating_point() or name in counts}
+
+
+def reestimated(network, parameters, buffers, x):
+    """Copies of the networks' buffers, the running statistics of batch norm in them being those of inputs ``x``.
+
+    What :func:`lib.batchnorm.reestimate` is for a single model, of one batch.
+
+    Parameters
+    ----------
+    network : callable
+        As of :func:`network`.
+    parameters, buffers : dict of str to tensor (n, *shape)
+    x : tensor (B, ...)
+    """
+    buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+    if norms := batch_norms(network.model):
+        with torch.no_grad(), from_batch(network.model, norms, momentum=1.0):
+            network(parameters, buffers, x, training=None)
+    return buffers
 
 
 class _Comparison:
@@ -158,7 +183,10 @@ class _Comparison:
     @computation()
     def checked(self, way):
         """A way to run the networks; an error if it does not compute what the models do, one after the other."""
-        network, buffers = way(copy_of(self.model), self.inputs.ndim), {n: b.clone() for n, b in self.buffers.items()}
+        network, buffers = (
+            way(copy_of(self.model).eval(), self.inputs.ndim),
+            {n: b.clone() for n, b in self.buffers.items()},
+        )
 
         def run(training, parts):
             x = parts[0] if parts[0] is parts[1] else torch.stack(parts, 1)

@@ -1,11 +1,12 @@
 """Loss gradients of many networks in one forward and one backward pass."""
 
 import torch
-from torch.nn import functional as F
+
+from lib import scores
 
 
-def gradients(network, layout, rows, buffers, x, y):
-    """Each network's gradient of its own mean loss on its own images.
+def gradients(network, layout, rows, buffers, x, y, loss=scores.cross_entropy):
+    """Each network's gradient of its own mean loss on its own inputs.
 
     Parameters
     ----------
@@ -16,8 +17,10 @@ def gradients(network, layout, rows, buffers, x, y):
         Weights.
     buffers : dict of str to tensor (n, *shape)
         The networks' own buffers, running statistics of batch norm above all; updated in place.
-    x : tensor (B, n, C, H, W)
-    y : tensor (B, n)
+    x : tensor (B, n, ...)
+    y : tensor (B, n, ...)
+    loss : callable
+        Of a task.
 
     Returns
     -------
@@ -27,10 +30,8 @@ def gradients(network, layout, rows, buffers, x, y):
         Sum over networks.
     """
     leaves = {n: view.detach().requires_grad_(n not in layout.frozen) for n, view in layout.views(rows).items()}
-    logits = network(leaves, buffers, x, training=True)
-    # The sum over networks of each one's mean: gradients of different networks do not mix.
-    loss = F.cross_entropy(logits.flatten(0, 1), y.t().reshape(-1), reduction="sum") / len(y)
+    total = scores.sum_over_networks(loss, network(leaves, buffers, x, training=True), y)
     free = [leaf for leaf in leaves.values() if leaf.requires_grad]
-    found = iter(torch.autograd.grad(loss, free, allow_unused=True, materialize_grads=True) if free else ())
+    found = iter(torch.autograd.grad(total, free, allow_unused=True, materialize_grads=True) if free else ())
     parts = [next(found) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves.values()]
-    return torch.cat([part.reshape(len(rows), -1) for part in parts], 1), loss.detach()
+    return torch.cat([part.reshape(len(rows), -1) for part in parts], 1), total.detach()

@@ -67,13 +67,18 @@ class GroupedNetwork:
         buffers : dict of str to tensor (n, *shape)
             The networks' own buffers; running statistics are updated in place when training.
         x : tensor (B, n, ...), or (B, ...) for inputs that all networks share
-        training : bool
-            Whether the networks are in training mode.
+        training : bool or None
+            Whether the networks are in training mode; None takes the flags that their modules have.
         """
-        if self.model.training != training:
-            self.model.train(training)
+        set_mode(self.model, training)
         parameters = {name: parameters[first] for name, first in self.names.items()}
-        return _Run(self.traced[training], parameters, buffers, x.ndim == self.ndim).run(x)
+        return _Run(self.traced[self.model.training], parameters, buffers, x.ndim == self.ndim).run(x)
+
+
+def set_mode(model, training):
+    """Put a model into training or eval mode, unless it is there."""
+    if training is not None and model.training != training:
+        model.train(training)
 
 
 def _trace(model):
@@ -197,6 +202,8 @@ class _Run(fx.Interpreter):
             for part, updated in zip(("running_mean", "running_var"), flat, strict=True):
                 if f"{name}.{part}" in self.buffers:
                     self.buffers[f"{name}.{part}"].copy_(updated.view(self.networks, -1))
+            if f"{name}.num_batches_tracked" in self.buffers:
+                self.buffers[f"{name}.num_batches_tracked"] += 1
         return result.view(len(x), self.networks, -1).transpose(0, 1) if rows else result
 
     def _group_norm(self, module, name, x):

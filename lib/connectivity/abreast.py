@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from lib import seeds as streams
+from lib import trial
 from lib.batched.fallback import network, own_buffers
 from lib.batched.gradients import gradients
 from lib.batched.layout import Layout
@@ -18,12 +19,12 @@ from lib.connectivity.path import Path
 from lib.connectivity.settings import Fixed
 from lib.connectivity.walker import arc, layer_order
 from lib.errors import InputError
-from lib.flat import check_ends, check_same_shape, flatten
+from lib.flat import check_same_shape, flatten
 from lib.scopes import computation
 
 
 @computation()
-def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
+def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint(), progress=None):
     """Connect several pairs of modes at once: :func:`lib.connectivity.connect` of each, up to rounding.
 
     Parameters
@@ -38,6 +39,8 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
         Of each path's mini-batches.
     checkpoint : lib.checkpoint.Checkpoint, optional
         As of :func:`lib.connectivity.connect`.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -51,15 +54,17 @@ def connect_abreast(pairs, task, config, *, seeds, checkpoint=NoCheckpoint()):
     FloatingPointError
         If the training of any path diverges.
     """
-    _check(pairs, config, seeds)
+    task = _check(pairs, task, config, seeds)
     points = _Points(pairs, task, config, seeds)
-    anchors, log = FixedSearch(points, config).run(checkpoint)
+    own = checkpoint.of(pairs=pairs, task=task, config=config, seeds=seeds)
+    anchors, log = FixedSearch(points, config).run(own, progress)
     return [
         Path(start, each, pd.DataFrame(log)) for (start, _), each in zip(pairs, anchors.unbind(1), strict=True)
     ]
 
 
-def _check(pairs, config, seeds):
+def _check(pairs, task, config, seeds):
+    """The task to use, as of :func:`lib.trial.check`."""
     driver = config.driver
     if not isinstance(driver, Fixed) or driver.min_sgd_steps != driver.max_sgd_steps:
         raise InputError(f"driver={driver}: paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps")
@@ -73,7 +78,8 @@ def _check(pairs, config, seeds):
         raise InputError(f"seeds: {len(seeds)} for {len(pairs)} pairs, needs one for each")
     for start, end in pairs:
         check_same_shape(pairs[0][0], start)
-        check_ends(start, end)
+        task = trial.check_ends(start, end, task)
+    return task
 
 
 class _Points:
@@ -87,7 +93,7 @@ class _Points:
         self.destination = torch.stack([flatten(end) for _, end in pairs])
         self.layers = layer_order(first, task, config.order, seeds[0])
         self.spheres = self.flat.variance(self.vector)
-        self.network = task.prepared(network(first, task.train.x[:2]))
+        self.loss, self.network = task.loss, task.prepared(network(first, task.train.x[:2]))
         starts = [own_buffers(start) for start, _ in pairs]
         self.buffers = {name: torch.stack([each[name] for each in starts]) for name in starts[0]}
         # As for a single path: what is frozen, or equal at both ends, has arrived.
@@ -121,7 +127,7 @@ class _Points:
         parts = [batches.get(self.sgd_steps) for batches in self.batches]
         x, y = (torch.stack(part, 1) for part in zip(*parts, strict=True))
         with streams.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
-            gradient, loss = gradients(self.network, self.flat, self.vector, self.buffers, x, y)
+            gradient, loss = gradients(self.network, self.flat, self.vector, self.buffers, x, y, self.loss)
         self.vector.add_(gradient, alpha=-self.lr)
         self._stay()
         self.sgd_steps += 1

@@ -12,15 +12,15 @@ import copy
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from lib import trial
 from lib.connectivity.symmetry import groups
 from lib.errors import InputError
-from lib.flat import check_same_shape
+from lib.progress import bar
 
-TOLERANCE = 1e-3
 MOST_PASSES = 100
 
 
-def align(a, b, task):
+def align(a, b, task, *, progress=None):
     """A copy of ``b``, its units permuted so that its weights lie as near to those of ``a`` as they can.
 
     Parameters
@@ -29,6 +29,8 @@ def align(a, b, task):
         Any two modules of one shape; they stay as they are.
     task : lib.tasks.Task
         Gives the example input, and the images on which the copy is compared with ``b``.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -40,15 +42,17 @@ def align(a, b, task):
     InputError
         If the modes differ in shape, cannot be traced, or f(pi(B)) differs from f(B).
     """
-    check_same_shape(a, b)
+    task = trial.check_ends(a, b, task)
     found = groups(b, task)
-    aligned = permuted(b, found, match(dict(a.named_parameters()), dict(b.named_parameters()), found))
-    _check_same_function(b, aligned, task.test.x[:256])
+    matched = match(dict(a.named_parameters()), dict(b.named_parameters()), found, progress=progress)
+    aligned = permuted(b, found, matched)
+    if not (apart := trial.difference(b, aligned, task.test.x[:256])) <= trial.TOLERANCE:
+        raise InputError(f"alignment: the permuted mode computes something else (logits differ by {apart:.2g})")
     return aligned
 
 
 @torch.no_grad()
-def match(a, b, found):
+def match(a, b, found, *, progress=None):
     """Permutations of the units of ``b``, one for each group, that bring its weights near to those of ``a``.
 
     Parameters
@@ -57,6 +61,8 @@ def match(a, b, found):
         Parameters by name.
     found : list of lib.connectivity.symmetry.Group
         Members that are not named in ``a`` (running statistics) have no say.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -64,14 +70,17 @@ def match(a, b, found):
         For each group the unit of ``b`` that takes each place.
     """
     matching = _Matching(a, b, found)
-    known = set()
-    for number in range(len(found)):
-        matching.improve(number, known)
-        known.add(number)
-    everything = set(range(len(found)))
-    for _ in range(MOST_PASSES):
-        if not any([matching.improve(number, everything) for number in range(len(found))]):
-            break
+    everything, known = set(range(len(found))), set()
+    with bar("align", MOST_PASSES, progress) as tell:
+        for number in range(len(found)):
+            matching.improve(number, known)
+            known.add(number)
+            tell(0, lambda: {"groups matched": f"{len(known)} of {len(found)}"})
+        for number in range(MOST_PASSES):
+            changed = sum([matching.improve(number, everything) for number in range(len(found))])
+            tell(number + 1, lambda: {"groups changed": changed})  # noqa: B023 (called at once)
+            if not changed:
+                break
     return matching.chosen
 
 
@@ -139,13 +148,3 @@ def _permute(tensor, axis, inner, permutation):
     """A tensor with blocks of ``inner`` entries of an axis in another order."""
     index = (permutation[:, None] * inner + torch.arange(inner)).reshape(-1)
     return tensor.index_select(axis, index.to(tensor.device))
-
-
-@torch.no_grad()
-def _check_same_function(b, aligned, x):
-    was_training = b.training
-    wanted, found = b.eval()(x), aligned(x)
-    b.train(was_training)
-    difference = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1.0))
-    if not difference <= TOLERANCE:
-        raise InputError(f"alignment: the permuted mode computes something else (logits differ by {difference:.2g})")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from lib import seeds
+from lib import seeds, trial
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_one_of, check_positive
 from lib.errors import InputError
 from lib.flat import FlatModel, check_ends, flatten
+from lib.progress import bar
 from lib.scopes import computation
 
 KINDS = ("bezier", "chain")
@@ -75,7 +76,7 @@ class Curve:
 
 
 @computation()
-def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
+def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint(), progress=None):
     """Train a curve between two modes.
 
     Parameters
@@ -88,6 +89,8 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
         Of the mini-batches and of t.
     checkpoint : lib.checkpoint.Checkpoint, optional
         Where the training keeps its state every few seconds and finds it again.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -100,11 +103,11 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     FloatingPointError
         If training diverges; the message names the round.
     """
-    check_ends(a, b)
+    task = trial.check_ends(a, b, task)
     config = config or Curve()
     ends = flatten(a), flatten(b)
     training = _Training(ends, Gradients(a, task, batch=config.batch, seed=seed), config, seed)
-    training.run(checkpoint)
+    training.run(checkpoint.of(a=a, b=b, task=task, config=config, seed=seed), progress)
     count = config.points if config.kind == "bezier" else config.bends + 2
     anchors = [training.point(config.fractions(number / (count - 1))) for number in range(count)]
     return Path(a, torch.stack(anchors), pd.DataFrame(training.log))
@@ -127,13 +130,15 @@ class _Training:
             point.add_(bend - self.ends[0], alpha=fraction)
         return point
 
-    def run(self, checkpoint):
+    def run(self, checkpoint, progress):
         """All SGD steps, from where the checkpoint left them."""
         restore(self, checkpoint, self.bends.device)
-        while self.step < self.config.sgd_steps:
-            self.round()
-            if checkpoint.due():
-                checkpoint.save({n: getattr(self, n) for n in ("bends", "velocity", "step", "log", "sum")})
+        with bar("curve", self.config.sgd_steps, progress) as tell:
+            while self.step < self.config.sgd_steps:
+                self.round()
+                tell(self.step, lambda: {"loss": self.log[-1]["loss"] if self.log else math.nan})
+                if checkpoint.due():
+                    checkpoint.save({n: getattr(self, n) for n in ("bends", "velocity", "step", "log", "sum")})
 
     def round(self):
         """One gradient at a random t, handed to the bends by their shares in that point."""

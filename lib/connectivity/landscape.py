@@ -68,7 +68,7 @@ class Plane:
         Returns
         -------
         DataFrame
-            Columns x, y, train_loss, test_accuracy, row by row of the grid.
+            Columns x, y, train_loss, test_accuracy (or the task's metric), row by row of the grid.
         """
         if resolution < 2:
             raise InputError(f"resolution={resolution}: must be at least 2")
@@ -78,7 +78,7 @@ class Plane:
         xs, ys = (np.linspace(float(a), float(b), resolution) for a, b in zip(low - room, high + room, strict=True))
         grid = [(x, y) for y in ys for x in xs]
         scores = Path(model, torch.stack([self.point(x, y) for x, y in grid])).evaluate(task)
-        return pd.DataFrame(grid, columns=["x", "y"]).join(scores[["train_loss", "test_accuracy"]])
+        return pd.DataFrame(grid, columns=["x", "y"]).join(scores[["train_loss", f"test_{task.train.score_names[-1]}"]])
 
 
 def layer_pca(paths, *, components=2):

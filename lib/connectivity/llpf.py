@@ -18,11 +18,12 @@ from lib.checkpoint import NoCheckpoint
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, Adaptive
 from lib.connectivity.walker import Connection
+from lib.progress import bar
 from lib.scopes import computation
 
 
 @computation()
-def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
+def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint(), progress=None):
     """Find a low-loss path between two modes.
 
     Parameters
@@ -36,6 +37,8 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
         Of the mini-batches, the sample that judges, and a random layer order.
     checkpoint : lib.checkpoint.Checkpoint, optional
         Where the search keeps its state every few seconds and finds it again.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
         warnings.warn(f"the search may not arrive: {hopeless}", stacklevel=3)
     elif tight := search.modes_above_bound(search.goal):
         warnings.warn(f"the search may take many steps or not arrive: {tight}", stacklevel=3)
-    anchors, log = search.run(checkpoint)
+    anchors, log = search.run(checkpoint.of(a=a, b=b, task=task, config=config, seed=seed), progress)
     if reason := search.why_not_arrived():
         warnings.warn(f"no path to the destination: {reason}", stacklevel=3)
     return Path(a, anchors, pd.DataFrame(log))
@@ -77,15 +80,17 @@ class _Search:
         self.log, self.ticks = [], 0
         self.stage, self.progress, self.step = 0, 0.0, getattr(config.driver, "step", 0.0)
 
-    def run(self, checkpoint):
+    def run(self, checkpoint, progress=None):
         """Search to the end; the anchors as one tensor, which lies on the disk, and the log."""
         self.anchors = checkpoint.rows()
         self._restore(checkpoint.load())
-        while not self.finished():
-            self.tick()
-            self.ticks += 1
-            if checkpoint.due():
-                checkpoint.save(self._state())
+        with bar("connect", self.total(), progress) as tell:
+            while not self.finished():
+                self.tick()
+                self.ticks += 1
+                tell(self.done(), self.status)
+                if checkpoint.due():
+                    checkpoint.save(self._state())
         self.end()
         return self.anchors.tensor().to(self.walk.vector.device), self.log
 
@@ -119,6 +124,22 @@ class _Search:
 
 
 class _AdaptiveSearch(_Search):
+    def total(self):
+        """What there is to do: stages."""
+        return len(self.walk.layers)
+
+    def done(self):
+        """How much of it is done."""
+        return self.stage + self.progress
+
+    def status(self):
+        """What a person who waits wants to know."""
+        stage = min(self.stage, len(self.walk.layers) - 1)
+        return {
+            "stage": f"{stage + 1} of {len(self.walk.layers)}", "distance left": self.walk.distance_left(stage),
+            "SGD steps": self.walk.sgd_steps, "loss": self.log[-1]["loss"] if self.log else float("nan"),
+        }  # fmt: skip
+
     def why_not_arrived(self):
         """Why the search ended before the destination, and what may help; None where it arrived."""
         walk, driver = self.walk, self.driver
@@ -229,6 +250,23 @@ class FixedSearch(_Search):
     """The fixed schedule, of one point (D,) or of several in one batch (K, D)."""
 
     goal = None
+
+    def total(self):
+        """What there is to do: ticks."""
+        return self.driver.ticks
+
+    def done(self):
+        """How much of it is done."""
+        return self.ticks
+
+    def status(self):
+        """What a person who waits wants to know."""
+        moving = sum(start <= self.ticks for start in self.starts.values())
+        return {
+            "units on their way": f"{moving} of {len(self.starts)}",
+            "distance left": float((self.walk.destination - self.walk.vector).norm()),
+            "SGD steps": self.walk.sgd_steps, "loss": self.log[-1]["loss"] if self.log else float("nan"),
+        }  # fmt: skip
 
     def modes_above_bound(self, bound=None):
         """None: this driver has no bound that a path must keep."""

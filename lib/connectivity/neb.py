@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from lib import trial
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_positive
 from lib.errors import InputError
-from lib.flat import check_ends, flatten
+from lib.flat import flatten
+from lib.progress import bar
 from lib.scopes import computation
 
 PUBLISHED = ((1e-3, 1000, 4), (1e-3, 2000, 2), (1e-4, 1000, 4), (1e-5, 1000, 4))
@@ -79,7 +81,7 @@ class AutoNEB:
 
 
 @computation()
-def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
+def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint(), progress=None):
     """Relax a band of pivots between two modes.
 
     Parameters
@@ -92,6 +94,8 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
         Of the mini-batches and the sample that judges.
     checkpoint : lib.checkpoint.Checkpoint, optional
         Where the search keeps its state every few seconds and finds it again.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -104,11 +108,11 @@ def connect(a, b, task, config=None, *, seed=0, checkpoint=NoCheckpoint()):
     FloatingPointError
         If a pivot's loss is not finite; the message names the cycle.
     """
-    check_ends(a, b)
+    task = trial.check_ends(a, b, task)
     config = config or AutoNEB()
     gradients = Gradients(a, task, batch=config.batch, seed=seed, judge_images=config.judge_images)
     band = _Band(flatten(a), flatten(b), gradients, config)
-    band.run(checkpoint)
+    band.run(checkpoint.of(a=a, b=b, task=task, config=config, seed=seed), progress)
     return Path(a, band.points, pd.DataFrame(band.log))
 
 
@@ -129,17 +133,23 @@ class _Band:
         self.step = 0
         self.mean, self.square = (torch.zeros_like(self.points[1:-1]) for _ in range(2))
 
-    def run(self, checkpoint):
+    def run(self, checkpoint, progress):
         """All cycles, from where the checkpoint left them."""
         restore(self, checkpoint, self.points.device)
         schedule = self.config.schedule
-        while self.cycle < len(schedule):
-            losses = self.relax(schedule[self.cycle][0])
-            if self.step == self.steps:
-                self._end_cycle(losses, last=self.cycle + 1 == len(schedule))
-            if checkpoint.due():
-                names = ("points", "mean", "square", "cycle", "steps", "step", "batches", "sgd_steps", "log")
-                checkpoint.save({name: getattr(self, name) for name in names})
+        with bar("AutoNEB", len(schedule), progress) as tell:
+            while self.cycle < len(schedule):
+                losses = self.relax(schedule[self.cycle][0])
+                tell(self.cycle + self.step / self.steps, lambda: self._status(losses))  # noqa: B023 (called at once)
+                if self.step == self.steps:
+                    self._end_cycle(losses, last=self.cycle + 1 == len(schedule))
+                if checkpoint.due():
+                    names = ("points", "mean", "square", "cycle", "steps", "step", "batches", "sgd_steps", "log")
+                    checkpoint.save({name: getattr(self, name) for name in names})
+
+    def _status(self, losses):
+        counts = {"cycle": self.cycle + 1, "pivots": len(losses) - 2, "SGD steps": self.sgd_steps}
+        return counts | {"loss": float(losses.max())}
 
     def relax(self, lr):
         """One step of all pivots on one shared mini-batch; the losses before it, ends included (n + 2,)."""

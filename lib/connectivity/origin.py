@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from lib import sphere
+from lib import sphere, trial
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.llpf import connect
 from lib.connectivity.path import Path
 from lib.connectivity.settings import M2M, check_one_of, check_positive, check_schedule
 from lib.connectivity.walker import Walker
 from lib.errors import InputError
-from lib.flat import check_ends
+from lib.progress import bar
 from lib.scopes import computation
 
 POLICIES = {"variance": 1.0, "root": 0.5, "constant": 0.0}
@@ -70,7 +70,7 @@ class M2O:
 
 
 @computation()
-def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckpoint()):
+def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckpoint(), progress=None):
     """Move a mode towards the origin, keeping its loss low.
 
     Parameters
@@ -85,6 +85,8 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     seed : int
         Of the mini-batches.
     checkpoint : lib.checkpoint.Checkpoint, optional
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -98,13 +100,16 @@ def to_origin(a, task, config=None, *, targets=None, seed=0, checkpoint=NoCheckp
     FloatingPointError
         If training diverges; the message names the tick.
     """
-    descent = _Descent(a, task, config or M2O(), targets or {}, seed)
-    descent.run(checkpoint)
+    config, targets = config or M2O(), targets or {}
+    descent = _Descent(a, task, config, targets, seed)
+    descent.run(checkpoint.of(a=a, task=task, config=config, targets=targets, seed=seed), progress)
     return Path(a, descent.anchors.tensor().to(descent.vector.device), pd.DataFrame(descent.log))
 
 
 @computation()
-def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, checkpoint=NoCheckpoint()):
+def cross_spheres(
+    a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, checkpoint=NoCheckpoint(), progress=None
+):  # fmt: skip
     """Connect two modes that lie on different variance spheres.
 
     Parameters
@@ -120,6 +125,8 @@ def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, che
         For the route "origin".
     seed : int
     checkpoint : lib.checkpoint.Checkpoint, optional
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -128,17 +135,17 @@ def cross_spheres(a, b, task, *, route="moving", m2m=None, m2o=None, seed=0, che
     """
     if route not in ROUTES:
         raise InputError(f"route='{route}': choose one of {', '.join(ROUTES)}")
-    check_ends(a, b)
+    task = trial.check_ends(a, b, task)
     m2m = replace(m2m or M2M(), moving_spheres=route == "moving")
+    common = {"seed": seed, "progress": progress}
     if route == "moving":
-        return connect(a, b, task, m2m, seed=seed, checkpoint=checkpoint)
+        return connect(a, b, task, m2m, checkpoint=checkpoint, **common)
     if _size(b) > _size(a):
-        path = cross_spheres(b, a, task, route=route, m2m=m2m, m2o=m2o, seed=seed, checkpoint=checkpoint)
+        path = cross_spheres(b, a, task, route=route, m2m=m2m, m2o=m2o, checkpoint=checkpoint, **common)
         return Path(a, path.anchors.flip(0), path.log[::-1].reset_index(drop=True))
-    part = checkpoint.child("to origin")
-    down = to_origin(a, task, m2o, targets=sphere.variance(b), seed=seed, checkpoint=part)
+    down = to_origin(a, task, m2o, targets=sphere.variance(b), checkpoint=checkpoint.child("to origin"), **common)
     middle = down.model_at(len(down) - 1, task)
-    along = connect(middle, b, task, m2m, seed=seed, checkpoint=checkpoint.child("along the spheres"))
+    along = connect(middle, b, task, m2m, checkpoint=checkpoint.child("along the spheres"), **common)
     return Path(a, torch.cat([down.anchors, along.anchors[1:]]), _joined(down.log, along.log))
 
 
@@ -159,6 +166,7 @@ class _Descent(Walker):
     """A walker on its way to the origin."""
 
     def __init__(self, start, task, config, targets, seed):
+        task = trial.check(start, task, "a")
         super().__init__(start, task, batch=config.batch, lr=config.lr, seed=seed, judge_images=1)
         if not self.weights:
             raise InputError("a: no weight tensor requires gradients, so nothing can move")
@@ -172,21 +180,24 @@ class _Descent(Walker):
         self.rates = torch.ones_like(self.vector)
         self.log, self.ticks = [], 0
 
-    def run(self, checkpoint):
+    def run(self, checkpoint, progress):
         """Tick until every layer has arrived, or to the last tick."""
         self.anchors = checkpoint.rows()
         self._restore(checkpoint.load())
         arrived = self._arrived(self._variances())
-        while self.ticks < self.config.ticks and not all(arrived):
-            arrived = self._tick()
-            last = self.ticks == self.config.ticks or all(arrived)
-            if last or self.ticks % self.config.record_every == 0:
-                self.anchors.append(self.vector)
-                self.log[-1]["arrived"] = sum(arrived)
-            else:
-                self.log.pop()
-            if checkpoint.due():
-                checkpoint.save(self._state())
+        with bar("to_origin", self.config.ticks, progress) as tell:
+            while self.ticks < self.config.ticks and not all(arrived):
+                arrived = self._tick()
+                last = self.ticks == self.config.ticks or all(arrived)
+                row = self.log[-1] | {"arrived": sum(arrived)}
+                tell(self.ticks, lambda row=row: {name: row[name] for name in ("sgd_steps", "loss", "arrived")})
+                if last or self.ticks % self.config.record_every == 0:
+                    self.anchors.append(self.vector)
+                    self.log[-1] = row
+                else:
+                    self.log.pop()
+                if checkpoint.due():
+                    checkpoint.save(self._state())
 
     def _tick(self):
         """Move, train, hold what has arrived; whether each layer has arrived."""

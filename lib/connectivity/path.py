@@ -14,12 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lib import models
+from lib import models, trial
 from lib.batchnorm import reestimate
 from lib.errors import InputError
 from lib.flat import FlatModel, check_ends, check_same_shape, copy_of, flatten, same_constants
 from lib.scopes import computation
-from lib.training import Score, evaluate
+from lib.training import score
 
 NORM_IMAGES = 2048
 FINE_POINTS = 8  # of an evaluation from coarse to fine, on the whole training split
@@ -128,10 +128,12 @@ class Path:
         -------
         DataFrame
             A row a point: ``position`` (anchor number plus fraction), ``arc`` (arc length from the start),
-            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy``, ``<split>_images`` (on how many).
+            ``anchor`` (bool), and ``<split>_loss``, ``<split>_accuracy`` (or the name of the task's metric),
+            ``<split>_images`` (on how many).
         """
+        positions, task = self._positions(interior_points), trial.check(self.model, task)
         lengths, rows = self.lengths().tolist(), []
-        for position in self._positions(interior_points):
+        for position in positions:
             index = min(int(position), max(0, len(self) - 2))
             arc = lengths[index] + (position - index) * (lengths[min(index + 1, len(self) - 1)] - lengths[index])
             row = {"position": position, "arc": arc, "anchor": float(position).is_integer()}
@@ -152,7 +154,7 @@ class Path:
 
     @computation()
     def scores(self, position, task, splits=("train",), *, images=0):
-        """Loss and accuracy at a position, a dict: ``<split>_loss``, ``<split>_accuracy``, ``<split>_images``; see
+        """Loss and metric at a position, a dict: ``<split>_loss``, ``<split>_accuracy``, ``<split>_images``; see
         :meth:`evaluate`."""
         flat, sample = self._flat, task.train.sample(images or NORM_IMAGES)
         flat.vector.copy_(self.point(position))
@@ -162,8 +164,9 @@ class Path:
             seen = seen.sample(images) if images else seen
             # Re-estimating has already evaluated a training split, or a part of it, that is one batch.
             known = split == "train" and logits is not None and len(sample) == len(seen)
-            score = Score.of(logits, sample.y) if known else evaluate(flat.module, seen)
-            scores |= {f"{split}_loss": score.loss, f"{split}_accuracy": score.accuracy, f"{split}_images": len(seen)}
+            found = sample.score(logits) if known else score(flat.module, seen)
+            scores |= {f"{split}_{name}": value for name, value in found._asdict().items()}
+            scores[f"{split}_images"] = len(seen)
         return scores
 
     def _positions(self, interior_points):

@@ -9,12 +9,11 @@ import collections
 import random
 
 import torch
-from torch.nn import functional as F
 
-from lib import layers, scopes, seeds, sphere
+from lib import layers, scopes, seeds, sphere, trial
 from lib.batchnorm import batch_norms, from_batch
 from lib.errors import InputError
-from lib.flat import FlatModel, check_ends, flatten
+from lib.flat import FlatModel, flatten
 
 ORDERS = ("fdf", "all", "reversed", "random")
 
@@ -70,7 +69,7 @@ class Walker:
     """
 
     def __init__(self, start, task, *, batch, lr, seed, judge_images, momentum=0.0, first_images=0):
-        self.flat = FlatModel(start)
+        self.loss, self.flat = task.loss, FlatModel(start)
         self.norms = batch_norms(self.flat.module)
         scopes.train(self.flat.module)
         self.lr, self.momentum, self.seed, self.sgd_steps, self.judged = lr, momentum, seed, 0, 0
@@ -106,7 +105,7 @@ class Walker:
         for _ in range(sgd_steps):
             x, y = self.batches.get(self.sgd_steps)
             with seeds.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
-                loss = F.cross_entropy(self.network(x), y)
+                loss = self.loss(self.network(x), y)
             self.flat.gradient.zero_()
             if loss.requires_grad:  # where every layer has arrived nothing is left to train
                 loss.backward()
@@ -151,7 +150,7 @@ class Walker:
         module, here = self.flat.module, self.vector.clone()
         self.vector.copy_(point)
         with seeds.scope(self.seed, "judge"), from_batch(module, self.norms):
-            loss = float(F.cross_entropy(module(sample.x), sample.y))
+            loss = float(self.loss(module(sample.x[:]), sample.y))
         self.vector.copy_(here)
         return loss
 
@@ -163,7 +162,7 @@ class Connection(Walker):
     """
 
     def __init__(self, start, end, task, *, order, moving_spheres, seed, **training):
-        check_ends(start, end)
+        task = trial.check_ends(start, end, task)
         super().__init__(start, task, seed=seed, **training)
         self.start = self.vector.clone()
         self.destination = flatten(end).to(self.vector.device)

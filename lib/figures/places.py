@@ -23,7 +23,7 @@ def picture(lines, at, scores, left, *, chance):
     -------
     Figure
     """
-    fig, axes = style.panels(3, height=2)
+    fig, axes = style.panels(3, height=2.2)
     curves(axes[0], lines, "train_loss", at, scores)
     curves(axes[1], lines, "test_accuracy", at, scores, chance=chance)
     layers(axes[2], left)
@@ -35,8 +35,8 @@ def curves(ax, lines, column, at, scores, *, chance=None):
     """A column of evaluated points against the fraction of the length, and the place; the paper's bound, or chance."""
     for name, points in lines.items():
         ax.plot(points.arc / points.arc.iloc[-1], points[column], **style.look(name))
-    style.reference(ax, at, axis="x", dashes="-")
-    ax.plot(at, scores[column], "o", color=style.BLUE, markeredgecolor="black")
+    ax.axvline(at, color=style.GREY, linewidth=0.8)
+    ax.plot(at, scores[column], "o", color=style.look("LLPF")["color"], markeredgecolor="black")
     if chance is None:
         style.bound(ax)
     else:

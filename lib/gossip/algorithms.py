@@ -86,6 +86,18 @@ class LearningSystem:
         return mean
 
 
+def mixed_by(system, own, mean, received, layout):
+    """What a system makes of weights by its ``mix``, for both engines; frozen parameters stay the node's own."""
+    parts = [layout.slices[name] for name in layout.frozen]
+    frozen = [own[:, part].clone() for part in parts]
+    mixed = system.mix(own, mean, received, layout)
+    if mixed.shape != own.shape:
+        raise InputError(f"{type(system).__name__}.mix: gave {tuple(mixed.shape)}, needs {tuple(own.shape)}")
+    for part, values in zip(parts, frozen, strict=True):
+        mixed[:, part] = values
+    return mixed
+
+
 @dataclass(frozen=True)
 class Isolated(LearningSystem):
     """Every node trains alone, every 10 ticks.

@@ -19,7 +19,9 @@ class LabelDistribution:
 
     def deal(self, task, num_nodes, *, seed):
         """Who sees what of a task, a :class:`Sampler`."""
-        return Sampler.by_label(task.train.y, self.distribution(num_nodes, task.classes, seed=seed))
+        if task.classes is None and not isinstance(self, IID):
+            raise InputError(f"labels={self}: the task has no classes, only IID() and Partition(...) are possible")
+        return Sampler.by_label(task.train.classes, self.distribution(num_nodes, task.classes or 1, seed=seed))
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ class Partition:
         for node, own in enumerate(self.indices):
             if max(own) >= len(task.train):
                 raise InputError(f"indices[{node}]: holds {max(own)}, the training split has {len(task.train)} inputs")
-        partition, y = tuple(torch.tensor(own) for own in self.indices), task.train.y.cpu()
-        labels = [torch.bincount(y[own], minlength=task.classes).double() / len(own) for own in partition]
+        partition, y = tuple(torch.tensor(own) for own in self.indices), task.train.classes.cpu()
+        labels = [torch.bincount(y[own], minlength=task.classes or 1).double() / len(own) for own in partition]
         sizes = torch.tensor([len(own) for own in partition])
         return Sampler(torch.cat(partition), sizes, torch.stack(labels), partition)
 
@@ -184,7 +186,7 @@ class Sampler:
         size = torch.bincount(y, minlength=labels.shape[1])
         missing = ((size == 0) & (labels > 0).any(0)).nonzero()
         if len(missing):
-            raise InputError(f"labels: the training split has no image of class {int(missing[0])}")
+            raise InputError(f"labels: the training split has no input of class {int(missing[0])}")
         return cls(torch.argsort(y, stable=True), size, labels)
 
     def draw(self, nodes, batch, generator):

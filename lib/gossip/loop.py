@@ -6,19 +6,22 @@ Algorithms 1 to 3 of paper 2 as a short text to read are in :mod:`lib.gossip.ref
 """
 
 import torch
-from torch.nn import functional as F
 
-from lib import batchnorm, training
+from lib import batchnorm
+from lib.batched.fallback import contiguous
 from lib.batched.layout import Layout
+from lib.gossip.algorithms import mixed_by
+from lib.gossip.recorder import score
 
 
 class LoopNodes:
     """N nodes, one after another; the interface of :class:`lib.gossip.nodes.StackedNodes`."""
 
-    chunk = 8
+    chunk = 1
 
     def __init__(self, models, num_nodes, task, blended=()):
-        self.models = [model.to(device=task.device, dtype=task.train.x.dtype) for model in models]
+        self.models, self.loss = list(models), task.loss
+        self.model = self.models[0]
         self.trained = [task.prepared(model) for model in self.models]
         self.layout = Layout.of(self.models[0])
         self.optimisers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in self.models]
@@ -30,8 +33,14 @@ class LoopNodes:
         """Weights of all nodes, (N, D)."""
         return torch.stack([self._row("weights", node) for node in range(len(self.models))])
 
+    @property
+    def buffers(self):
+        """All buffers of all nodes, by name, (N, *shape)."""
+        named = [dict(model.named_buffers()) for model in self.models]
+        return {name: torch.stack([own[name] for own in named]) for name in named[0]}
+
     def train(self, due, x, y, *, lr, momentum):
-        """One SGD step of each due node on its images ``x[:, k]``."""
+        """One SGD step of each due node on its inputs ``x[:, k]``."""
         changes = []
         for k, node in enumerate(due.tolist()):
             optimiser = self.optimisers[node]
@@ -39,7 +48,7 @@ class LoopNodes:
             optimiser.param_groups[0].update(lr=lr, momentum=momentum)
             before = self._row("weights", node)
             optimiser.zero_grad()
-            F.cross_entropy(self.trained[node](x[:, k]), y[:, k]).backward()
+            self.loss(self.trained[node](contiguous(x[:, k])), y[:, k]).backward()
             optimiser.step()
             changes.append(self._row("weights", node) - before)
         return torch.stack(changes)
@@ -73,7 +82,8 @@ class LoopNodes:
                 whole = mask is None or part != "weights"
                 mean = mean + weight / total * (sent[part] if whole else torch.where(mask, sent[part], own))
             own, mean = own[None], (kept * own + (1 - kept) * mean)[None]
-            mixed = system.mix(own, mean, variance, self.layout) if part == "weights" else system.blend(own, mean)
+            weights = part == "weights"
+            mixed = mixed_by(system, own, mean, variance, self.layout) if weights else system.blend(own, mean)
             self._set_row(part, node, mixed[0])
 
     def variance(self):
@@ -86,14 +96,13 @@ class LoopNodes:
         return torch.stack([away.norm(k, dim=1) for k in (1, 2)], 1)
 
     def evaluate(self, split, *, calibration=None):
-        """Loss and accuracy of every node over a split, (N, 2)."""
+        """The score of every node on a split: loss and, if the task has one, metric, (N, 2) or (N, 1)."""
         scores = []
-        for node, model in enumerate(self.models):
-            kept = self._row("statistics", node)
-            if calibration is not None:
-                batchnorm.reestimate(model, calibration)
-            scores.append(training.evaluate(model, split))
-            self._set_row("statistics", node, kept)
+        for model in self.models:
+            before = [buffer.clone() for buffer in model.buffers()]
+            scores.append(score(model, split, calibration))
+            for buffer, values in zip(model.buffers(), before, strict=True):
+                buffer.copy_(values)
         return torch.tensor(scores, dtype=torch.float64)
 
     def state(self):

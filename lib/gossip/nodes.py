@@ -6,16 +6,19 @@ hold running sums, not models, so that memory is three times nodes x weights. Th
 equal is :class:`lib.gossip.loop.LoopNodes`.
 """
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+import warnings
 
-from lib.batched.fallback import network
+import torch
+
+from lib import batchnorm, scores
+from lib.batched.fallback import WAYS, SerialNetwork, network
 from lib.batched.gradients import gradients
+from lib.batched.grouped import GroupedNetwork
 from lib.batched.layout import Layout
-from lib.batchnorm import running_statistics
-from lib.errors import InputError
+from lib.flat import copy_of, flatten
+from lib.gossip.algorithms import mixed_by
 from lib.gossip.mailbox import Mailbox, write_rows
+from lib.gossip.recorder import score
 
 
 class StackedNodes:
@@ -24,7 +27,7 @@ class StackedNodes:
     Parameters
     ----------
     models : iterable of torch.nn.Module
-        The nodes' initial models, all of one architecture.
+        The nodes' initial models, all of one architecture, on the task's device.
     num_nodes : int
         How many there are, N.
     task : lib.tasks.Task
@@ -35,37 +38,42 @@ class StackedNodes:
     Attributes
     ----------
     weights, momentum : tensor (N, D)
+    buffers : dict of str to tensor (N, *shape)
+        All buffers of all nodes, by name.
     statistics : tensor (N, S)
-        Running mean and variance of all batch norms of a node; S is 0 without batch norm.
+        Running mean and variance of the batch norms of a node, to which ``buffers`` has views; S is 0 without any.
     layout : Layout
+    model : torch.nn.Module
+        One for all nodes, see :func:`load_node`.
     chunk : int
         Nodes that are best trained at once.
     """
 
     def __init__(self, models, num_nodes, task, blended=()):
-        images = task.train.x
-        like = {"device": images.device, "dtype": images.dtype}
+        self.loss, like = task.loss, {"device": task.device, "dtype": task.dtype}
         for i, model in enumerate(models):
-            running = running_statistics(model)
             if i == 0:
-                self.layout = Layout.of(model)
-                self.moments = Layout(tuple(running), tuple(tuple(each.shape) for each in running.values()))
+                inputs = task.train.x[:2]
+                self.model, self.layout = model, Layout.of(model)
                 self.weights = torch.empty(num_nodes, self.layout.size, **like)
-                self.statistics = torch.empty(num_nodes, self.moments.size, **like)
-                norms = {name: model.get_submodule(name.rpartition(".")[0]) for name in running}
-                self.rates = {name: norm.momentum for name, norm in norms.items()}
-                self.network = network(model.to(**like), images[:2])
+                self.buffers = {n: b.expand(num_nodes, *b.shape).clone() for n, b in model.named_buffers()}
+                running = batchnorm.running_statistics(model)
+                moments = Layout(tuple(running), tuple(tuple(each.shape) for each in running.values()))
+                self.statistics = torch.empty(num_nodes, moments.size, **like)
+                self.buffers |= moments.views(self.statistics)
+                alone = _draws(model, inputs)  # what a node draws must not depend on who is trained with it
+                self.network = network(model, inputs, (SerialNetwork,) if alone else WAYS)
                 self.trained = task.prepared(self.network)
-            self.weights[i] = nn.utils.parameters_to_vector(model.parameters()).detach()
-            for name, view in self.moments.views(self.statistics[i : i + 1]).items():
-                view[0] = running[name]
+            self.weights[i] = flatten(model)
+            for name, buffer in model.named_buffers():
+                self.buffers[name][i] = buffer
         self.momentum = torch.zeros_like(self.weights)
         self.boxes = {
             "weights": Mailbox(num_nodes, self.layout.size, len(self.layout.layers), **like),
             **{name: Mailbox(num_nodes, getattr(self, name).shape[1], 0, **like) for name in blended},
         }
         # Activations of a few million numbers stay in the cache of a CPU; a GPU wants all nodes at once.
-        self.chunk = 8 if images.device.type == "cpu" else 512
+        self.chunk = 1 if alone else 8 if task.device.type == "cpu" else 512
 
     def train(self, due, x, y, *, lr, momentum):
         """One SGD step of the due nodes.
@@ -73,8 +81,8 @@ class StackedNodes:
         Parameters
         ----------
         due : tensor (k,), int64
-        x : tensor (B, k, C, H, W)
-        y : tensor (B, k)
+        x : tensor (B, k, ...)
+        y : tensor (B, k, ...)
 
         Returns
         -------
@@ -83,12 +91,13 @@ class StackedNodes:
         """
         due = due.to(self.weights.device)
         rows = self.weights.index_select(0, due)
-        statistics = self.statistics[due]
-        step, _ = gradients(self.trained, self.layout, rows, self.moments.views(statistics), x, y)
+        buffers = self._buffers(due)
+        step, _ = gradients(self.trained, self.layout, rows, buffers, x, y, self.loss)
         step.add_(self.momentum.index_select(0, due), alpha=momentum)
         write_rows(self.momentum, due, step)
         self.weights.index_add_(0, due, step, alpha=-lr)
-        self.statistics[due] = statistics
+        for name, values in buffers.items():
+            self.buffers[name][due] = values
         return step.mul_(-lr)
 
     def send(self, senders, messages, mask=None):
@@ -139,9 +148,8 @@ class StackedNodes:
 
     def _mix(self, name, nodes, system, own, mean, variance):
         """Replace rows of the weights, or of what is averaged beside them, by what a system makes of them."""
-        mixed = system.mix(own, mean, variance, self.layout) if name == "weights" else system.blend(own, mean)
-        if mixed.shape != own.shape:
-            raise InputError(f"{type(system).__name__}.mix: gave {tuple(mixed.shape)}, needs {tuple(own.shape)}")
+        weights = name == "weights"
+        mixed = mixed_by(system, own, mean, variance, self.layout) if weights else system.blend(own, mean)
         write_rows(getattr(self, name), nodes, mixed)
 
     def variance(self):
@@ -159,44 +167,74 @@ class StackedNodes:
 
     @torch.no_grad()
     def evaluate(self, split, *, batch=64, calibration=None):
-        """Loss and accuracy of every node over a split, (N, 2).
+        """The score of every node on a split: loss and, if the task has one, metric, (N, 2) or (N, 1).
 
         Parameters
         ----------
         split : lib.tasks.Split
-        calibration : tensor (m, C, H, W), optional
-            Images for which batch-norm statistics are computed first, instead of the running ones.
+        calibration : tensor (m, ...), optional
+            Inputs for which batch-norm statistics are computed first, instead of the running ones.
         """
-        scores = []
-        for nodes in torch.arange(len(self.weights), device=split.x.device).split(self.chunk):
+        everybody = torch.arange(len(self.weights), device=self.weights.device)
+        norms = {} if calibration is None else batchnorm.batch_norms(self.model)
+        if batchnorm.depends_on_batch(self.model) or (norms and not isinstance(self.network, GroupedNetwork)):
+            models = (load_node(self.model, self.weights, self.buffers, node) for node in everybody.tolist())
+            return torch.tensor([score(model, split, calibration) for model in models], dtype=torch.float64)
+        found = []
+        for nodes in everybody.split(self.chunk):
             parameters = self.layout.views(self.weights[nodes])
-            moments = self.moments.views(self.statistics[nodes])
-            if calibration is not None:
-                moments = self._calibrate(parameters, moments, calibration)
-            total = torch.zeros(len(nodes), 2, dtype=torch.float64, device=split.x.device)
-            for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-                logits = self.network(parameters, moments, x, training=False)
-                labels = y.expand(len(nodes), -1)
-                loss = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-                total[:, 0] += loss.sum(1)
-                total[:, 1] += (logits.argmax(2) == labels).sum(1)
-            scores.append(total / len(split))
-        return torch.cat(scores)
+            buffers = self._buffers(nodes)
+            if norms:
+                buffers |= self._calibrated(parameters, buffers, norms, calibration)
+            outputs = [self.network(parameters, buffers, x, training=False) for x in split.x.split(batch)]
+            found.append(scores.of_networks(split, torch.cat(outputs, 1)))
+        return torch.cat(found)
 
-    def _calibrate(self, parameters, moments, images):
-        """Running statistics of one batch: from zeros, one pass leaves each module's momentum times them."""
-        fresh = {name: torch.zeros_like(value) for name, value in moments.items()}
-        self.network(parameters, fresh, images, training=True)
-        return {name: value / self.rates[name] for name, value in fresh.items()}
+    def _buffers(self, nodes):
+        return {name: values[nodes] for name, values in self.buffers.items()}
+
+    def _calibrated(self, parameters, buffers, norms, images):
+        """Running statistics of one batch: from zeros, one pass leaves each norm's momentum times them."""
+        fresh = {name: torch.zeros_like(buffers[name]) for name in batchnorm.running_statistics(self.model)}
+        self.network(parameters, buffers | fresh, images, training=True)
+        return {name: values / norms[name.rpartition(".")[0]].momentum for name, values in fresh.items()}
 
     def state(self):
         """Everything that changes, as a nested dict of tensors."""
-        own = {name: getattr(self, name) for name in ("weights", "momentum", "statistics")}
+        own = {"weights": self.weights, "momentum": self.momentum, "buffers": self.buffers}
         return own | {"boxes": {name: box.state() for name, box in self.boxes.items()}}
 
     def load(self, state):
         """Restore a state."""
-        for name in ("weights", "momentum", "statistics"):
+        for name in ("weights", "momentum"):
             getattr(self, name).copy_(state[name])
+        for name, values in self.buffers.items():
+            values.copy_(state["buffers"][name])
         for name, box in self.boxes.items():
             box.load(state["boxes"][name])
+
+
+@torch.no_grad()
+def load_node(model, weights, buffers, node):
+    """Give a model the weights (N, D) and the buffers, by name (N, *shape), of a node."""
+    for name, values in Layout.of(model).state(weights[node]).items():
+        model.get_parameter(name).copy_(values)
+    for name, values in buffers.items():
+        model.get_buffer(name).copy_(values[node])
+    return model
+
+
+@torch.no_grad()
+def _draws(model, inputs):
+    """Whether a model draws random numbers in training mode, as dropout does."""
+    states = torch.get_rng_state, *([torch.cuda.get_rng_state] if inputs.is_cuda else ())
+    before = [state() for state in states]
+    try:
+        copy_of(model).train()(inputs)
+    except Exception:  # the model's own code; `network` says what is wrong
+        return False
+    same = all(map(torch.equal, before, [state() for state in states]))
+    if not same:
+        name = type(model).__name__
+        warnings.warn(f"model {name} draws random numbers, as dropout does: its nodes run one by one", stacklevel=2)
+    return not same

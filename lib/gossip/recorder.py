@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lib import batchnorm, training
+
 
 class Recorder:
     """Records of a simulation.
@@ -58,17 +60,22 @@ class Recorder:
                 f"of node {self.names[node]} is not finite"
             )
 
+    def last(self):
+        """Means over nodes at the last record, a dict."""
+        return dict(zip(self.split.score_names, self.records["scores"][-1].mean(0).tolist(), strict=True))
+
     def tables(self):
-        """History (tick, node, accuracy, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
+        """History (tick, node, metric, loss), variance (tick, layer, ...), difference (tick, l1, l2)."""
         stacked = {part: torch.stack(rows).double().cpu().numpy() for part, rows in self.records.items()}
         layers, count, ticks = self.nodes.layout.layers, len(self.names), np.array(self.ticks)
-        loss, accuracy = stacked["scores"].reshape(-1, 2).T
+        names = self.split.score_names
+        scores = dict(zip(names, stacked["scores"].reshape(-1, len(names)).T, strict=True))
         history = {"tick": ticks.repeat(count), "node": list(self.names) * len(ticks)}
         variance = {"tick": ticks.repeat(len(layers)), "layer": list(layers) * len(ticks)}
         variance |= {part: stacked[part].reshape(-1) for part in ("start", "trained", "averaged")}
         l1, l2 = stacked["distance"].T
         return (
-            pd.DataFrame(history | {"accuracy": accuracy, "loss": loss}),
+            pd.DataFrame(history | {name: scores[name] for name in reversed(names)}),
             pd.DataFrame(variance),
             pd.DataFrame({"tick": ticks, "l1": l1, "l2": l2}),
         )
@@ -83,3 +90,10 @@ class Recorder:
         self.ticks = list(state["ticks"])
         device = self.split.x.device
         self.records = {part: list(state[part].to(device)) if part in state else [] for part in self.PARTS}
+
+
+def score(model, split, calibration=None):
+    """The score of one model, whose batch norm is first estimated from ``calibration``, where given."""
+    if calibration is not None:
+        batchnorm.reestimate(model, calibration, batch=len(calibration))
+    return training.score(model, split)

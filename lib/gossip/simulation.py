@@ -5,22 +5,26 @@ sends its model to all its neighbours at once; every node with enough models in 
 replaces its model and empties the mailbox. All learning systems (:mod:`lib.gossip.algorithms`) share this one loop.
 """
 
-from dataclasses import asdict, dataclass
+import itertools
+from dataclasses import asdict, dataclass, field
 
 import pandas as pd
 import torch
+from torch import nn
 
-from lib import models, seeds
+from lib import models, scopes, seeds, trial
 from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
+from lib.flat import check_same_shape, copy_of
 from lib.gossip import topology
 from lib.gossip.algorithms import Average, LearningSystem
 from lib.gossip.labels import IID
 from lib.gossip.loop import LoopNodes
-from lib.gossip.nodes import StackedNodes
+from lib.gossip.nodes import StackedNodes, load_node
 from lib.gossip.recorder import Recorder
 from lib.gossip.schedule import Schedule
+from lib.progress import bar
 
 BACKENDS = {"stacked": StackedNodes, "loop": LoopNodes}
 STATISTICS = ("kept", "averaged", "reestimated")
@@ -130,7 +134,8 @@ class Simulation:
     Attributes
     ----------
     history : DataFrame
-        tick, node, accuracy, loss (on the images that ``settings["evaluated_on"]`` names).
+        tick, node, accuracy (or the name of the task's metric), loss, on the inputs that ``settings["evaluated_on"]``
+        names.
     variance : DataFrame
         tick, layer, start, trained, averaged: mean over nodes of the layer's variance at the start of the
         tick, after training, after averaging.
@@ -139,11 +144,13 @@ class Simulation:
     nodes : tuple
         Their names in the graph, in the order of rows here.
     weights : tensor (N, D)
-        At the end.
+        All parameters of all nodes at the end, also those that are frozen.
+    buffers : dict of str to tensor (N, ...)
+        Their buffers, by name.
     layout : lib.batched.layout.Layout
         Which weights are whose.
     labels : tensor (N, classes)
-        Label distribution of each node, as drawn, or as its data have it.
+        Label distribution of each node, as drawn, or as its data have it; (N, 1) for a task without classes.
     partition : tuple of N tensors, or None
         Indices of each node's inputs in the training split, where they are its own.
     settings : dict
@@ -164,16 +171,22 @@ class Simulation:
     difference: pd.DataFrame
     nodes: tuple
     weights: torch.Tensor
+    buffers: dict
     layout: Layout
     labels: torch.Tensor
     partition: tuple | None
     settings: dict
+    module: torch.nn.Module = field(repr=False)
 
-    def state(self, node):
-        """Parameters by name of a node, which is named as in the graph."""
+    def model(self, node):
+        """The network of a node, which is named as in the graph; a module of its own."""
         if node not in self.nodes:
             raise InputError(f"node={node!r}: no such node in the graph")
-        return self.layout.state(self.weights[self.nodes.index(node)])
+        return load_node(copy_of(self.module), self.weights, self.buffers, self.nodes.index(node))
+
+    def state(self, node):
+        """The state dict of a node's network: parameters and buffers by name."""
+        return self.model(node).state_dict()
 
     @property
     def accuracy(self):
@@ -181,6 +194,7 @@ class Simulation:
         return self.history.groupby("tick").accuracy.mean()
 
 
+@scopes.computation()
 def simulate(
     task, model, graph, *, averaging=Average(), ticks, seed, labels=IID(), settings=None,
     lr=Settings.lr, momentum=Settings.momentum, batch=Settings.batch, augment=Settings.augment,
@@ -189,6 +203,7 @@ def simulate(
     statistics=Settings.statistics, message_loss=Settings.message_loss, absent=Settings.absent,
     absence=Settings.absence, record_every=Settings.record_every, eval_images=Settings.eval_images,
     model_size=Settings.model_size, checkpoint=NoCheckpoint(), backend="stacked",
+    progress=None,
 ):  # fmt: skip
     """Simulate decentralised (or federated, or isolated) learning.
 
@@ -208,7 +223,7 @@ def simulate(
     seed : int
         Of initial weights, label distributions, batches and training intervals.
     labels : IID, Dirichlet, Shards, Halves or Partition
-        Which training data each node sees.
+        Which training data each node sees; a task without classes allows IID and Partition.
     lr, momentum, batch, ..., model_size
         As in :class:`Settings`.
     settings : Settings, optional
@@ -217,6 +232,8 @@ def simulate(
         With one, an interrupted simulation continues with the same bits.
     backend : {"stacked", "loop"}
         loop is the slow reference for tests.
+    progress : bool, optional
+        Whether to show how far it is; see :func:`lib.progress.bar`.
 
     Returns
     -------
@@ -225,7 +242,7 @@ def simulate(
     Raises
     ------
     InputError
-        For settings outside their range.
+        For settings outside their range, and models that do not fit the task or each other.
     FloatingPointError
         When a node's weights are not finite any more; the message names tick, layer and node.
 
@@ -247,41 +264,56 @@ def simulate(
     if settings is not None and single != Settings():
         raise InputError("settings: give one Settings object or single settings, not both")
     settings = settings or single
-    _check(averaging, labels, ticks, backend)
+    _check(model, averaging, labels, ticks, backend)
     names = topology.nodes_of(graph.at(0) if isinstance(graph, topology.Rewired) else graph)
     num_nodes = len(names)
+    initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
+    first = next(initial)
+    task = trial.check(first, task)
     sampler = labels.deal(task, num_nodes, seed=seeds.derive(seed, "labels"))
     schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)
-    initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
-    nodes = BACKENDS[backend](initial, num_nodes, task, settings.blended)
+    nodes = BACKENDS[backend](itertools.chain([first], initial), num_nodes, task, settings.blended)
     split = task.test.subset(settings.eval_images or len(task.test))
-    calibration = task.train.subset(512).x if settings.statistics == "reestimated" else None
+    calibration = task.train.subset(512).x[:] if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration, names)
+    checkpoint = checkpoint.of(
+        task=task, model=(model, nodes.layout, nodes.weights[0]), graph=topology.content(graph), averaging=averaging,
+        seed=seed, labels=labels, settings=settings,
+    )  # fmt: skip
     start = _resume(checkpoint, nodes=nodes, schedule=schedule, records=recorder)
-    for tick in range(start, ticks):
-        recorder.begin(tick, tick % settings.record_every == 0 or tick == ticks - 1)
-        _train(task, averaging, schedule, nodes, sampler, tick)
-        recorder.trained()
-        averaging.average(tick, schedule, nodes)
-        recorder.end()
-        if checkpoint.due():
-            parts = {"nodes": nodes, "schedule": schedule, "records": recorder}
-            checkpoint.save({"tick": tick + 1} | {name: part.state() for name, part in parts.items()})
+    if start > ticks:
+        raise InputError(f"ticks={ticks}: the simulation in the checkpoint is at tick {start} already")
+    with bar("simulate", ticks, progress) as tell:
+        for tick in range(start, ticks):
+            with seeds.scope(seed, "tick", tick):  # of what draws, in a model or a system of the user's
+                recorder.begin(tick, tick % settings.record_every == 0 or tick == ticks - 1)
+                _train(task, averaging, schedule, nodes, sampler, tick)
+                recorder.trained()
+                averaging.average(tick, schedule, nodes)
+                recorder.end()
+            tell(tick + 1, recorder.last)
+            if checkpoint.due():
+                parts = {"nodes": nodes, "schedule": schedule, "records": recorder}
+                checkpoint.save({"tick": tick + 1} | {name: part.state() for name, part in parts.items()})
     described = asdict(settings) | {
         "averaging": repr(averaging), "labels": repr(labels), "seed": seed, "ticks": ticks, "num_nodes": num_nodes,
-        "evaluated_on": f"{len(split)} of {len(task.test)} test images"
-        + ("" if len(split) == len(task.test) else ", classes balanced"),
+        "evaluated_on": f"{len(split)} of {len(task.test)} test {'images' if split.x.ndim == 4 else 'inputs'}"
+        + (", classes balanced" if task.classes and len(split) < len(task.test) else ""),
     }  # fmt: skip
-    held = sampler.labels, sampler.partition
-    return Simulation(*recorder.tables(), names, nodes.weights, nodes.layout, *held, described)
+    return Simulation(
+        *recorder.tables(), names, nodes.weights, nodes.buffers, nodes.layout, sampler.labels, sampler.partition,
+        described, nodes.model,
+    )  # fmt: skip
 
 
-def _check(averaging, labels, ticks, backend):
+def _check(model, averaging, labels, ticks, backend):
     if not isinstance(averaging, LearningSystem):
         raise InputError(f"averaging={averaging!r}: needs a learning system such as gossip.Average()")
     if isinstance(labels, type) or not hasattr(labels, "deal"):
         raise InputError(f"labels={labels!r}: needs gossip.IID(), Dirichlet(), Shards(), Halves() or Partition(...)")
+    if isinstance(model, nn.Module) or not (callable(model) or isinstance(model, str)):
+        raise InputError(f"model: needs a name or a function of a seed that gives a module, got {type(model).__name__}")
     if ticks < 1:
         raise InputError(f"ticks={ticks}: must be at least 1")
     if backend not in BACKENDS:
@@ -290,18 +322,48 @@ def _check(averaging, labels, ticks, backend):
 
 def _initial_models(task, model, num_nodes, seed, settings, same_start):
     """The nodes' models, one after another, so that they need not all be in memory."""
+    first = of_first = latest = None
     for node in range(num_nodes):
         own_seed = seeds.derive(seed, "node", 0 if same_start else node)
         if isinstance(model, str):
             made = models.create(model, task, size=settings.model_size, seed=own_seed)
         else:
             with seeds.scope(own_seed, "initial weights"):
-                made = model(own_seed).to(task.device)
+                module = model(own_seed)
+            trial.check_module(module, "model(seed)")
+            if module is latest:
+                raise InputError("model: returns the same module for two nodes, must make a new one at each call")
+            latest, made = module, _own(module)
+        made.to(task.device, task.dtype)
         with torch.no_grad():
             for parameter in made.parameters():
-                if parameter.ndim >= 2:
+                if parameter.ndim >= 2 and parameter.requires_grad:
                     parameter.mul_(settings.gain)
+        shapes = _shapes(made)
+        first, of_first = (made, shapes) if node == 0 else (first, of_first)
+        for name in (*of_first, *shapes):
+            if (other := of_first.get(name)) != shapes.get(name):
+                raise InputError(f"model: '{name}' is {other} in node 0, {shapes.get(name)} in node {node}")
+        check_same_shape(first, made, "nodes")
         yield made
+
+
+def _own(model):
+    """A copy of a user's module, in which the modules that are in eval mode alone stay so (a frozen batch norm)."""
+    own = copy_of(model)
+    for module in own.modules():
+        if own.training and not module.training:
+            module.train = lambda mode=True: None
+    if not any(parameter.requires_grad for parameter in own.parameters()):
+        raise InputError("model: no parameter requires gradients, so nothing can be trained; call requires_grad_()")
+    return own
+
+
+def _shapes(model):
+    """The shape of each parameter and buffer of a model, and which are frozen, by name."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: f"{tuple(each.shape)}{' and frozen' * (name in frozen)}"
+            for name, each in (*model.named_parameters(), *model.named_buffers())}  # fmt: skip
 
 
 def _train(task, averaging, schedule, nodes, sampler, tick):
@@ -318,7 +380,8 @@ def _train(task, averaging, schedule, nodes, sampler, tick):
             x, y = task.train.x[index], task.train.y[index]
             if settings.augment and task.augmentation is not None:
                 x = _augmented(task, x, due[part], seed, tick, step)
-            change = nodes.train(due[part], x, y, lr=settings.lr, momentum=settings.momentum)
+            with seeds.scope(seed, "forward", tick, step, int(due[part][0])):
+                change = nodes.train(due[part], x, y, lr=settings.lr, momentum=settings.momentum)
             if step == averaging.local_steps - 1:
                 averaging.send(tick, due[part], change, schedule, nodes)
 

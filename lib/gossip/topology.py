@@ -252,6 +252,14 @@ def nodes_of(graph):
     return tuple(node for node in behind if node in graph)
 
 
+def content(graph):
+    """What tells a graph from others, nested lists; of one that is rewired, how often it is and its first draw."""
+    if isinstance(graph, Rewired):
+        return [graph.every, content(graph.at(0))]
+    edges = [[a, b, weight] for a, b, weight in graph.edges(data="weight")]
+    return [graph.is_directed(), list(nodes_of(graph)), sorted(edges, key=repr)]
+
+
 def check(graph, *, allow_parts=True):
     """Return the graph; warn, or raise, where it is not connected.
 

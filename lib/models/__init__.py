@@ -111,6 +111,11 @@ def create(name, task, *, size="laptop", seed):
         raise InputError(f"model='{name}': unknown family, choose one of {', '.join(FAMILIES)}")
     if size not in SIZES:
         raise InputError(f"size='{size}': choose one of {', '.join(SIZES)}")
+    if len(task.image_shape) != 3 or task.classes is None:
+        raise InputError(
+            f"model='{name}': is for images (C, H, W) and a class for each, the task has inputs {task.image_shape} and "
+            f"{task.classes or 'no'} classes: give a module of your own"
+        )
     model = from_entry(dict(name=name, size=size, image_shape=list(task.image_shape), classes=task.classes), seed)
     return model.to(task.device)
 

@@ -1,7 +1,7 @@
 """Progress of a run of notebooks: a live line in a terminal, a line every half minute in a log.
 
 A line says how many notebooks are done, how many runs of the notebooks under way are done and under way (from the
-files that :mod:`lib.runs.progress` writes), how long it has taken, and when it may end. That estimate takes the
+files that :mod:`lib.progress` writes), how long it has taken, and when it may end. That estimate takes the
 seconds that each notebook took before (:mod:`lib.report.times`); a notebook of unknown length counts as the mean.
 """
 
@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 
+from lib.progress import clock
 from lib.report import times
-from lib.runs.progress import clock
 
 SILENCE = 25.0  # seconds without a line in a log
 LIVE = 0.5

@@ -24,7 +24,7 @@ FOOTER_POINTS = 6
 METADATA = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
 
 
-def save(fig: Figure, name: str, data: DataFrame, *, source: str, caption: str) -> None:
+def save(fig: Figure, name: str, data: DataFrame, *, source: str, caption: str, shown: bool = False) -> None:
     """Save a figure, the numbers behind it and its caption; in a notebook also show figure and caption.
 
     Parameters
@@ -40,6 +40,8 @@ def save(fig: Figure, name: str, data: DataFrame, *, source: str, caption: str) 
     caption : str
         Markdown: what is drawn, sizes, repeats, what a band and a line of reference are.
         The files lie in ``results/<profile>/figures``, the caption as ``name.md``.
+    shown : bool
+        Whether the notebook shows the figure already, above its sliders; then only the caption is shown here.
     """
     path = context.target("figures", name)
     _footer(fig, f"data: {source} · profile: {context.profile()}")
@@ -48,10 +50,8 @@ def save(fig: Figure, name: str, data: DataFrame, *, source: str, caption: str) 
     context.write(path.with_suffix(".csv"), csv(data))
     context.write(path.with_suffix(".md"), f"{caption}\n")
     if get_ipython():
-        if any(plt.figure(number) is fig for number in plt.get_fignums()):  # else the notebook has shown it already
-            display(fig)
-            plt.close(fig)
-        display(Markdown(caption))
+        display(*[] if shown else [fig], Markdown(caption))
+        plt.close(fig)
 
 
 def csv(data: DataFrame) -> str:

@@ -1,7 +1,7 @@
 """Parameters of a notebook: what it declares, what a profile and the user set, whether types fit.
 
 The cell with the tag `parameters` holds lines ``name: type = value  # help`` and imports, nothing else.
-Types are int, float, str, bool, list[...] and Optional[...]. Papermill alone only logs an unknown parameter
+Types are int, float, str, bool, dict, list[...] and Optional[...]. Papermill alone only logs an unknown parameter
 and ignores types; here both are errors, found before anything runs.
 """
 
@@ -77,13 +77,15 @@ def convert(name: str, kind: ast.expr, value: Any) -> Any:
                 return [convert(f"{name}[{i}]", inner, item) for i, item in enumerate(value)]
         case ast.Name(id="list") if isinstance(value, list | tuple):
             return list(value)
+        case ast.Name(id="dict") if isinstance(value, dict):
+            return dict(value)
         case ast.Name(id="float"):
             if (number := _as_float(value)) is not None:
                 return number
         case ast.Name(id=scalar) if scalar in SCALARS and type(value) is SCALARS[scalar]:
             return value
-        case ast.Name(id=other) if other not in (*SCALARS, "list"):
-            raise InputError(f"parameter {name}: type {other!r}: expected int, float, str, bool, list or Optional")
+        case ast.Name(id=other) if other not in (*SCALARS, "list", "dict"):
+            raise InputError(f"parameter {name}: type {other!r}: expected {', '.join(SCALARS)}, list, dict or Optional")
     raise InputError(f"parameter {name}={value!r}: expected {ast.unparse(kind)}")
 
 

@@ -6,7 +6,9 @@ Everything that the user gave is checked here, for all notebooks, before anythin
 import fnmatch
 import hashlib
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -75,17 +77,26 @@ def plan(profile: str, patterns: str, changes: dict, *, device: str = "auto", ro
 
 
 def _content(values):
-    """What the user's own data and edge file hold: other content under the same name is another notebook."""
+    """What the user's own data, files and code hold: other content under the same name is another notebook."""
     names = values.get("data")
     found = []
-    for name in {"folder", "cifar10"} & set([names] if isinstance(names, str) else names or []):
+    for name in sorted({"folder", "cifar10"} & set([names] if isinstance(names, str) else names or [])):
         from lib import sources  # two seconds that a run with nothing to do need not spend
 
         found += filter(None, [sources.fingerprint(name)])
-    edges = values.get("edge_file")
-    if edges and (paths.ROOT / edges).is_file():
-        found.append(hashlib.sha256((paths.ROOT / edges).read_bytes()).hexdigest())
-    return found
+    words = [value for value in values.values() if isinstance(value, str) and value]
+    files = [os.path.join(paths.ROOT, os.path.expanduser(word)) for word in words]
+    files += [file for word in words for file in _module_files(word)]
+    return found + [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if os.path.isfile(file)]
+
+
+def _module_files(word):
+    """Where the module of ``package.module:function`` may lie; without importing it, so not what it imports in turn."""
+    module, colon, _ = word.partition(":")
+    if not colon:
+        return []
+    path = os.path.join(*module.split("."))
+    return [os.path.join(folder, path + end) for folder in sys.path for end in (".py", "/__init__.py")]
 
 
 def _read(path, name):

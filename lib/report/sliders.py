@@ -13,6 +13,8 @@ from IPython import get_ipython
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
+from lib.report import figures  # noqa: F401  sets the style of what is drawn
+
 MILLISECONDS = 400  # between two pictures of an animation
 
 

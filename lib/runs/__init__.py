@@ -10,9 +10,9 @@ interrupted continues from its checkpoint, what is damaged is noticed and run ag
 import os
 import shutil
 
+from lib.progress import announce
 from lib.runs import cache, work
 from lib.runs.code import code_hash, code_hash_of_source
-from lib.runs.progress import announce
 
 __all__ = ["RunFailed", "code_hash", "code_hash_of_source", "local_cluster", "map", "one"]
 
@@ -96,32 +96,38 @@ def _finish(function, jobs, entries, label):
 def _outcomes(function, jobs, label):
     """Pairs of key and outcome, or exception, as they come: from this process or from a cluster."""
     if not jobs:
-        return ()
+        return
     cache.require_writable([cache.entry(function, config) for config in jobs.values()])
-    if work.inside_a_run() or (len(jobs) == 1 and not os.environ.get("DASK_SCHEDULER_ADDRESS")):
-        return _in_process(function, jobs)
-    from lib.runs import cluster
+    with cache.at_home() as home:
+        if work.inside_a_run() or (len(jobs) == 1 and not os.environ.get("DASK_SCHEDULER_ADDRESS")):
+            yield from _in_process(function, jobs, home)
+        else:
+            from lib.runs import cluster
 
-    return cluster.outcomes(function, jobs, label)
+            yield from cluster.outcomes(function, jobs, label, home)
 
 
-def _in_process(function, jobs):
+def _in_process(function, jobs, home):
     for key, config in jobs.items():
         try:
-            outcome = work.execute(function, config, key)
+            outcome = work.execute(function, config, key, home)
         except Exception as error:  # reported as that run's failure, like a worker's
             outcome = error
         yield key, outcome
 
 
 def _keep(entry, outcome):
-    """Write an outcome to the cache and give back what the cache will give."""
+    """Write an outcome to the cache, unless the worker did, and give back what the cache gives."""
     if isinstance(outcome, Exception):
         raise outcome
-    packed, about = outcome
-    cache.write(entry, packed, about)
+    if outcome is not None:
+        packed, about = outcome
+        cache.write(entry, cache.unpack(*packed), about)
+    kept = cache.read(entry)
+    if kept is None:
+        raise RuntimeError(f"its outcome is not in {entry.folder}, where the worker put it")
     shutil.rmtree(entry.checkpoints, ignore_errors=True)
-    return cache.unpack(*packed)
+    return kept
 
 
 def _brief(config, width=100):

@@ -1,89 +1,17 @@
 """``python -m lib.runs list`` and ``clean``: what the cache holds, and how to get rid of it."""
 
 import argparse
-import dataclasses
 import json
 import shutil
 import sys
-import time
-from pathlib import Path
 
 from lib import paths
-from lib.errors import InputError
 from lib.runs import cache
-from lib.runs.code import code_hash
-
-_LEFTOVER_SECONDS = 3600  # a temporary folder older than this belongs to nobody
+from lib.runs.contents import items
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """A finished or unfinished run on the disk."""
-
-    folder: Path
-    state: str  # current | stale | damaged | unfinished | leftover | unknown
-    config: str
-    size: int
-    age: float
-
-    @property
-    def useless(self):
-        """Whether no run will ever ask for it again."""
-        return self.state in ("stale", "damaged", "leftover")
-
-
-def items():
-    """All that is in the cache of runs, by function and age."""
-    found = [
-        _item(folder)
-        for kind in ("runs", "checkpoints")
-        for folder in sorted((paths.CACHE / kind).glob("*/*"))
-        if folder.is_dir()
-    ]
-    return sorted(found, key=lambda item: (item.folder.parent, item.age))
-
-
-def _item(folder):
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    age = time.time() - max(file.stat().st_mtime for file in [*files, folder])
-    config = ""
-    if folder.name.startswith("."):
-        state = "leftover" if age > _LEFTOVER_SECONDS else "unfinished"
-    elif (known := _freshness(folder)) != "current":
-        state = known
-    elif folder.parent.parent.name == "checkpoints":
-        state = "unfinished"
-    else:
-        state = "current" if _is_whole(folder) else "damaged"
-    if (folder / "config.json").is_file():
-        config = _config(folder)
-    return Item(folder, state, config, size, age)
-
-
-def _freshness(folder):
-    module = folder.parent.name.rpartition(".")[0]
-    try:
-        fresh = folder.name.startswith(code_hash(module)[: cache.CODE_DIGITS])
-    except (InputError, ImportError, ValueError):  # gone, or a user's own that is not on the path here
-        return "stale" if module.startswith("lib.") else "unknown"
-    return "current" if fresh else "stale"
-
-
-def _is_whole(folder):
-    try:
-        cache.verified(folder)
-    except ValueError:
-        return False
-    return True
-
-
-def _config(folder):
-    try:
-        config = json.loads((folder / "config.json").read_bytes())["config"]
-        return ", ".join(f"{name}={_brief(value)}" for name, value in config.items() if not name.startswith("$"))
-    except (ValueError, LookupError, AttributeError):
-        return ""
+def _config(config):
+    return ", ".join(f"{name}={_brief(value)}" for name, value in config.items() if not name.startswith("$"))
 
 
 def _brief(value):
@@ -96,9 +24,9 @@ def _brief(value):
 def _list():
     found = items()
     for item in found:
-        function = item.folder.parent.name.removeprefix("lib.studies.")
-        config = item.config if len(item.config) <= 80 else item.config[:77] + "..."
-        print(f"{item.state:10} {_size(item.size):>9} {_age(item.age):>7}  {function}  {config}")
+        config = _config(item.config)
+        config = config if len(config) <= 80 else config[:77] + "..."
+        print(f"{item.state:10} {_size(item.size):>9} {_age(item.age):>7}  {item.function}  {config}")
     print(
         f"{len(found)} entries, {_size(sum(item.size for item in found))}, "
         f"{sum(item.useless for item in found)} stale or damaged, in {paths.CACHE}"
@@ -108,7 +36,9 @@ def _list():
 def _clean(everything):
     removed = [item for item in items() if everything or item.useless]
     for item in removed:
-        shutil.rmtree(item.folder)
+        cache.remove(item.folder)
+    if everything:
+        shutil.rmtree(paths.CACHE / "fingerprints", ignore_errors=True)
     print(f"removed {len(removed)} entries, {_size(sum(item.size for item in removed))}")
 
 

@@ -7,12 +7,15 @@ name, flushed to the disk and renamed. A reader checks every checksum: what is d
 removed, and run again.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -26,6 +29,7 @@ from lib.runs.config import canonical
 
 log = logging.getLogger(__name__)
 CODE_DIGITS = 12  # of the code hash, in front of a key
+_ON_DISK = 2**26  # bytes from which on a tensor of an outcome is not read into memory
 _PARTS = ("config.json", "metrics.json", "tensors.safetensors")
 
 
@@ -85,38 +89,53 @@ def require_writable(entries):
             ) from None
 
 
+@contextlib.contextmanager
+def at_home():
+    """A file in the cache folder of this process: a worker that finds it (:func:`is_home`) shares the folder."""
+    paths.CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=paths.CACHE, prefix=".client-") as file:
+        yield file.name
+
+
+def is_home(probe):
+    """Whether the cache folder of this process is that of the process which made the probe, see :func:`at_home`."""
+    return Path(probe).parent == paths.CACHE and Path(probe).is_file()
+
+
 def write(entry, outcome, about):
     """Store an outcome; another process that stored the same run first is left in peace.
 
     Parameters
     ----------
     entry : Entry
-    outcome : (str, bytes)
-        JSON text and safetensors bytes, as :func:`pack` makes them.
+    outcome : dict
+        What the run gave. Its tensors are written from where they lie: a large one may lie on the disk.
     about : dict
         What is worth knowing about the run: versions, device, seconds.
 
     Raises
     ------
+    TypeError
+        If the outcome is not a dict, or holds what cannot be stored.
     OSError
         If the disk is full or the folder cannot be written; nothing half-written stays under the key.
     """
+    text, tensors = _encoded(outcome)
     entry.folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = entry.folder.with_name(f".{entry.key}.{uuid.uuid4().hex}.tmp")
     asked = json.dumps({**dataclasses.asdict(entry), "config": json.loads(entry.config)}, indent=1)
-    parts = dict(zip(_PARTS, (asked.encode(), outcome[0].encode(), outcome[1]), strict=True))
-    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-    about = {**about, "created": time.time(), "checksums": checksums}
-    parts["about.json"] = json.dumps(about, indent=1).encode()
-    parts["DONE"] = hashlib.sha256(parts["about.json"]).hexdigest().encode()
     try:
         temporary.mkdir()
-        for name, data in parts.items():
-            storage.write_through(temporary / name, data)
-        storage.sync_folder(temporary)
-        if not _rename(temporary, entry.folder) and read(entry) is None:
-            _rename(temporary, entry.folder)
-        storage.sync_folder(entry.folder.parent)
+        storage.write_through(temporary / "config.json", asked.encode())
+        storage.write_through(temporary / "metrics.json", text.encode())
+        storage.write_tensors(temporary / "tensors.safetensors", tensors)
+        about = {**about, "created": time.time(), "checksums": {name: _checksum(temporary / name) for name in _PARTS}}
+        storage.write_through(temporary / "about.json", json.dumps(about, indent=1).encode())
+        storage.write_through(temporary / "DONE", _checksum(temporary / "about.json").encode())
+        storage.sync(temporary)
+        if not _rename(temporary, entry.folder) and read(entry) is None and not _rename(temporary, entry.folder):
+            raise OSError(errno.EEXIST, f"{entry.folder} is in the way and cannot be removed")
+        storage.sync(entry.folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -125,27 +144,40 @@ def _rename(temporary, folder):
     try:
         os.rename(temporary, folder)
     except OSError:
-        if not folder.exists():
+        if not os.path.lexists(folder):
             raise
         return False
     return True
 
 
 def read(entry):
-    """The outcome of a finished run; None if it is not there or not whole (said in one line, removed)."""
-    if not entry.folder.exists():
+    """The outcome of a finished run; None if it is not there or not whole (said in one line, removed).
+
+    Tensors of 64 MB and more lie in the file, and are read from there as they are used.
+    """
+    if not os.path.lexists(entry.folder):
         return None
     try:
-        parts, _ = verified(entry.folder)
-        return unpack(parts["metrics.json"].decode(), parts["tensors.safetensors"])
+        outcome = read_folder(entry.folder)
+        asked = json.loads((entry.folder / "config.json").read_bytes())
+        if asked != {**dataclasses.asdict(entry), "config": json.loads(entry.config)}:
+            raise ValueError("it belongs to another run")
+        return outcome
     except Exception as error:  # whatever a damaged file makes a parser do, the remedy is the same
         log.warning("cache entry %s/%s is damaged (%s), running again", entry.function, entry.key, error)
-        shutil.rmtree(entry.folder, ignore_errors=True)
+        remove(entry.folder)
         return None
+
+
+def read_folder(folder):
+    """The outcome in the folder of an entry, whoever asks; ValueError if a file does not fit its checksum."""
+    verified(folder)
+    _, tensors = storage.read_tensors(folder / "tensors.safetensors")
+    return storage.decode((folder / "metrics.json").read_text("utf-8"), tensors, copied_below=_ON_DISK)
 
 
 def verified(folder):
-    """The files of an entry as bytes, and its ``about`` as a dict.
+    """What ``about.json`` of an entry says, as a dict, after a look at all its files.
 
     Raises
     ------
@@ -153,32 +185,46 @@ def verified(folder):
         If a file is missing or does not fit its checksum.
     """
     folder = Path(folder)
-    about = _content(folder, "about.json")
-    if hashlib.sha256(about).hexdigest().encode() != _content(folder, "DONE"):
-        raise ValueError("about.json does not fit DONE")
-    about = json.loads(about)
-    parts = {name: _content(folder, name) for name in _PARTS}
-    for name, data in parts.items():
-        if hashlib.sha256(data).hexdigest() != about["checksums"][name]:
-            raise ValueError(f"{name} does not fit its checksum")
-    return parts, about
-
-
-def _content(folder, name):
     try:
-        return (folder / name).read_bytes()
+        if _checksum(folder / "about.json").encode() != (folder / "DONE").read_bytes():
+            raise ValueError("about.json does not fit DONE")
+        about = json.loads((folder / "about.json").read_bytes())
+        for name in _PARTS:
+            if _checksum(folder / name) != about["checksums"][name]:
+                raise ValueError(f"{name} does not fit its checksum")
     except OSError as error:
-        raise ValueError(f"{name}: {error.strerror}") from None
+        raise ValueError(f"{Path(error.filename).name}: {error.strerror}") from None
+    except (LookupError, TypeError):
+        raise ValueError("about.json holds no checksums") from None
+    return about
+
+
+def remove(path):
+    """Remove a folder of the cache, or what somebody put in its place; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def pack(outcome):
-    """An outcome as JSON text and safetensors bytes."""
-    if not isinstance(outcome, dict):
-        raise TypeError(f"a run must return a dict, got a {type(outcome).__name__}")
-    text, tensors = storage.encode(outcome)
-    return text, safetensors.torch.save(tensors)
+    """An outcome as JSON text and safetensors bytes, to travel from a worker that has another cache folder."""
+    text, tensors = _encoded(outcome)
+    return text, storage.to_bytes(tensors)
 
 
 def unpack(text, data):
     """The outcome that :func:`pack` packed."""
     return storage.decode(text, safetensors.torch.load(data))
+
+
+def _encoded(outcome):
+    if not isinstance(outcome, dict):
+        raise TypeError(f"a run must return a dict, got a {type(outcome).__name__}")
+    return storage.encode(outcome)
+
+
+def _checksum(file):
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

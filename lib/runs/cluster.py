@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import os
+import platform
 import queue
 import signal
 import tempfile
@@ -22,8 +23,8 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from lib import paths
 from lib.errors import InputError
+from lib.progress import progress
 from lib.runs import work
-from lib.runs.progress import progress
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 _CONNECT = "10s"
@@ -105,7 +106,7 @@ def machine_workers():
     return min(CPU_COUNT, 4) if torch.cuda.is_available() else CPU_COUNT
 
 
-def outcomes(function, jobs, label):
+def outcomes(function, jobs, label, home):
     """Run jobs on the cluster and hand back each as it finishes.
 
     When a worker dies, Dask suspects whatever it had been given. Runs that were suspected too often are set
@@ -115,11 +116,13 @@ def outcomes(function, jobs, label):
     ----------
     jobs : dict of str to config
         The runs by key.
+    home : str
+        As of :func:`lib.runs.work.execute`.
 
     Yields
     ------
     key : str
-    outcome : (packed, about) or Exception
+    outcome : None, (packed, about) or Exception
         As :func:`lib.runs.work.execute` returns it, or why there is none.
 
     Raises
@@ -133,19 +136,19 @@ def outcomes(function, jobs, label):
         client = stack.enter_context(_client(address))
         display = stack.enter_context(contextlib.closing(progress(label, len(jobs))))
         suspects, patience = {}, _PATIENCE if "//127.0.0.1:" in address else math.inf
-        for key, outcome in _spread(client, function, jobs, display, patience):
+        for key, outcome in _spread(client, function, jobs, display, patience, home):
             if isinstance(outcome, KilledWorker):
                 suspects[key] = jobs[key]
             else:
                 yield key, outcome
                 display.step()
         for key, config in suspects.items():
-            for _, outcome in _spread(client, function, {key: config}, display, patience):
+            for _, outcome in _spread(client, function, {key: config}, display, patience, home):
                 yield key, RuntimeError(_LOST) if isinstance(outcome, KilledWorker) else outcome
                 display.step()
 
 
-def _spread(client, function, jobs, display, patience):
+def _spread(client, function, jobs, display, patience, home):
     """Pairs of key and outcome as they come; at any time there are as many runs under way as workers."""
     waiting, running, finished = dict(jobs), {}, queue.SimpleQueue()
     manned = time.monotonic()
@@ -156,8 +159,9 @@ def _spread(client, function, jobs, display, patience):
             raise ConnectionError("all Dask workers were lost and none came back")
         while waiting and len(running) < max(workers, 1):
             key = next(iter(waiting))
-            name = f"{function.__name__}-{key}"  # the same in all notebooks: one cluster does it once
-            running[key] = client.submit(work.execute, function, waiting.pop(key), key, key=name)
+            # The same in all notebooks of a cache folder: one cluster does it once.
+            name = f"{function.__name__}-{key}-{platform.node()}-{paths.CACHE}"
+            running[key] = client.submit(work.execute, function, waiting.pop(key), key, home, key=name)
             running[key].add_done_callback(lambda _, key=key: finished.put(key))
         display.show(len(running) if workers else 0)
         with contextlib.suppress(queue.Empty):

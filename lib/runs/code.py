@@ -4,9 +4,9 @@ Comments, docstrings and layout are out of the hash, so that prose never costs a
 in. Imports are found in the syntax tree, without running anything, and followed through ``lib`` only
 (installed packages are pinned). A package whose ``__init__`` does nothing but import names is a front door:
 what is imported through it by name counts as imported from the module that defines it, and nothing else of
-the package does, so that ``from lib.connectivity import connect`` does not depend on the baselines. Two parts
-of ``lib`` are not followed: ``lib/__init__`` only loads modules on first use, and ``lib.runs`` decides where
-and when something is computed, never what.
+the package does, so that ``from lib.connectivity import connect`` does not depend on the baselines. Three parts
+of ``lib`` are not followed: ``lib/__init__`` only loads modules on first use, ``lib.runs`` decides where and
+when something is computed, never what, and ``lib.progress`` shows how far it is.
 """
 
 import ast
@@ -171,7 +171,7 @@ def _needed_for(imported):
 
 def _followed(module):
     parts = module.split(".")
-    return parts[0] == "lib" and parts[1:2] != ["runs"]
+    return parts[0] == "lib" and parts[1:2] not in (["runs"], ["progress"])
 
 
 def _packages_of(module):

@@ -1,7 +1,8 @@
-"""What a worker does: one run, on one thread, with its checkpoint; the outcome goes back packed.
+"""What a worker does: one run, on one thread, with its checkpoint.
 
-The client alone writes the cache, so a worker needs no common file system; where there is one, a run whose
-worker was lost continues from its checkpoint on another. One thread for every run, in a worker or in the
+A worker that has the client's cache folder stores the outcome there, however large it is; from any other the outcome
+goes back packed, so no common file system is needed. Where there is one, a run whose worker was lost continues from
+its checkpoint on another. One thread for every run, in a worker or in the
 caller's process, makes the order of all sums the same: the same bytes whatever the number of workers.
 """
 
@@ -34,15 +35,19 @@ def inside_a_run():
     return getattr(_here, "running", False)
 
 
-def execute(function, config, key):
+def execute(function, config, key, home):
     """Run ``function(config, checkpoint)``.
+
+    Parameters
+    ----------
+    home : str
+        The client's probe, see :func:`lib.runs.cache.at_home`.
 
     Returns
     -------
-    packed : (str, bytes)
-        See :func:`lib.runs.cache.pack`.
-    about : dict
-        Versions, device, host and seconds.
+    None or ((str, bytes), dict)
+        None where the outcome is in the client's cache. Else the outcome, as :func:`lib.runs.cache.pack` packs it, and
+        versions, device, host and seconds.
 
     Raises
     ------
@@ -58,8 +63,11 @@ def execute(function, config, key):
         )
     started = time.perf_counter()
     with _one_thread(), seeds.scope(0):  # a draw from the global generator must not depend on former runs
-        packed = cache.pack(function(config, Checkpoint(entry.checkpoints, checkpoint_seconds())))
-    return packed, about(time.perf_counter() - started)
+        outcome = function(config, Checkpoint(entry.checkpoints, checkpoint_seconds()))
+    circumstances = about(time.perf_counter() - started)
+    if not cache.is_home(home):
+        return cache.pack(outcome), circumstances
+    return cache.write(entry, outcome, circumstances)
 
 
 def checkpoint_seconds():

@@ -22,14 +22,14 @@ def curves(ax, table, *, chance, x="tick", context=()):
             ax.plot(lines.index, lines.mean(axis=1), **style.look(system), alpha=0.45, linewidth=1)
         else:
             style.band(ax, lines, system)
-    style.reference(ax, chance, "chance", dashes=":")
+    style.chance(ax, chance)
     ax.set(xlabel=x, ylabel="test accuracy", ylim=(0, 1.02))
 
 
-def learning(table, *, chance, height=2.3, x="tick"):
+def learning(table, *, chance, height=2.3):
     """Learning curves of a few systems in one column, each labelled at its end."""
     fig, (ax,) = style.panels(1, width=style.COLUMN, height=height)
-    curves(ax, table, chance=chance, x=x)
+    curves(ax, table, chance=chance)
     style.label_ends(ax)
     return fig
 
@@ -43,6 +43,8 @@ def learning_by(table, by, *, chance, columns=None, height=1.5, width=style.PAGE
         curves(ax, rows, chance=chance, context=context)
         ax.set_title(value)
     style.outer_labels(axes, columns or len(axes))
+    if context:
+        style.legend(fig, axes[0], only=context, ncols=len(context), note=" (pale, in every panel)")
     return fig, axes
 
 
@@ -51,7 +53,7 @@ def variance(ax, table, *, num_nodes):
     for system, rows in table.groupby("system", sort=False):
         share = rows.assign(left=rows.averaged / rows.groupby("repeat").start.transform("first"))
         style.band(ax, by_seed(share, "left"), system)
-    style.reference(ax, 1 / num_nodes, "v/N")
+    style.reference(ax, 1 / num_nodes, "v/N", at=0.5)
     ax.set(xlabel="tick", yscale="log")
 
 
@@ -100,7 +102,7 @@ def sweep(ticks, curves_of_one, *, level, chance, logarithmic=False):
     groups = list(curves_of_one.groupby(name, sort=False))
     for (value, rows), colour in zip(groups, style.shades(len(groups)), strict=True):
         right.plot(rows.groupby("tick").accuracy.mean(), color=colour, label=f"{value:g}", linewidth=1)
-    style.reference(right, chance, "chance", dashes=":")
+    style.chance(right, chance)
     style.reference(right, level, f"{level:g}", at=0.01)
     right.set(xlabel="tick", ylabel="test accuracy", ylim=(0, 1.02), title=f"{rows.system.iloc[0]}, by {name}")
     style.label_ends(right)

@@ -40,7 +40,7 @@ def curves(ax, lines, column, at, scores, *, chance=None):
     if chance is None:
         style.bound(ax)
     else:
-        style.reference(ax, chance, "chance", dashes=":")
+        style.chance(ax, chance)
     ax.set(xlabel="fraction of the length", ylabel=LABELS[column], yscale="log" if chance is None else "linear")
 
 

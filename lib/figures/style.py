@@ -4,6 +4,8 @@ The colours are those of Okabe and Ito (families: Tol's muted ones), told apart 
 paper proposes, vermilion what it is compared with first; a variant has its system's colour and other dashes.
 """
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -13,6 +15,7 @@ from lib.errors import InputError
 COLUMN, PAGE = 3.4, 7.0  # widths of a figure in inches
 SMALL = 6  # points: no text is smaller
 GREY = "0.4"
+_PAPER = {"facecolor": "1", "edgecolor": "none", "alpha": 0.75, "pad": 0.3}  # behind a label that lies on lines
 BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 PINK, ORANGE, SKY, BROWN = "#CC79A7", "#E69F00", "#56B4E9", "#8C564B"
 
@@ -96,14 +99,15 @@ def outer_labels(axes, columns):
             ax.set_ylabel("")
 
 
-def reference(ax, value, text="", *, axis="y", at=0.99, dashes="--"):
+def reference(ax, value, text="", *, axis="y", at=0.99, dashes="--", va="bottom"):
     """A thin grey line at a value, its word beside it at a fraction of the line (bound, chance, v/N, the paper's)."""
     line = {"color": GREY, "linewidth": 0.8, "linestyle": dashes, "zorder": 1.5}
-    words = {"textcoords": "offset points", "fontsize": SMALL, "color": GREY, "va": "bottom"}
+    words = {"textcoords": "offset points", "fontsize": SMALL, "color": GREY, "va": va}
     if axis == "y":
         ax.axhline(value, **line)
         side = "right" if at > 0.5 else "left"
-        ax.annotate(text, (at, value), (0, 1), xycoords=ax.get_yaxis_transform(), ha=side, **words)
+        away = (0, 1 if va == "bottom" else -1)
+        ax.annotate(text, (at, value), away, xycoords=ax.get_yaxis_transform(), ha=side, **words)
     else:
         ax.axvline(value, **line)
         ax.annotate(text, (value, at), (2, 0), xycoords=ax.get_xaxis_transform(), **words | {"va": "top"})
@@ -112,6 +116,11 @@ def reference(ax, value, text="", *, axis="y", at=0.99, dashes="--"):
 def bound(ax, text="bound 0.1", **where):
     """The paper's bound on the training loss of a path."""
     reference(ax, 0.1, text, **where)
+
+
+def chance(ax, value):
+    """The accuracy of guessing."""
+    reference(ax, value, "chance", dashes=":", va="top")
 
 
 def band(ax, lines, name, **changes):
@@ -137,25 +146,30 @@ def not_reached(ax, x, last, color):
     ax.annotate("", (x, 1.09 * last), (x, 0.97 * last), arrowprops=arrow, annotation_clip=False)
 
 
-def label_ends(ax, *, gap=7.5, **changes):
-    """Write every line's label at its right end instead of a legend; labels keep ``gap`` points from one another."""
+def label_ends(ax, *, gap=7.5, wrap=20):
+    """Write every line's label at its right end instead of a legend; rows keep ``gap`` points from one another."""
     ax.figure.draw_without_rendering()  # for the place of the ends on the page
     handles, labels = ax.get_legend_handles_labels()
+    labels = [textwrap.fill(label, wrap) if "\n" not in label else label for label in labels]
+    heights = gap * np.array([1 + label.count("\n") for label in labels])
     lines = [each[0] if isinstance(each, tuple) else each for each in handles]  # a line with error bars is a tuple
     ends = [points[np.isfinite(points[:, 1])][-1] for points in (line.get_xydata() for line in lines)]
-    points = ax.transData.transform(ends)[:, 1] * 72 / ax.figure.dpi
-    order = np.argsort(points, kind="stable")
-    spaces = gap * np.arange(len(lines))
-    placed = isotonic_regression(points[order] - spaces).x + spaces
-    for number, y in zip(order, placed, strict=True):
-        text = {"color": lines[number].get_color(), "fontsize": SMALL, "va": "center"} | changes
-        ax.annotate(labels[number], ends[number], (4, y - points[number]), textcoords="offset points",
-                    annotation_clip=False, **text)  # fmt: skip
+    across, points = ax.transData.transform(ends).T * 72 / ax.figure.dpi
+    for place in np.unique(across.round()):  # lines that end elsewhere are not in the way
+        here = np.flatnonzero(across.round() == place)
+        order = here[np.argsort(points[here], kind="stable")]
+        spaces = np.cumsum(heights[order]) - heights[order] / 2
+        for number, y in zip(order, isotonic_regression(points[order] - spaces).x + spaces, strict=True):
+            text = {"color": lines[number].get_color(), "fontsize": SMALL, "va": "center", "bbox": _PAPER}
+            ax.annotate(labels[number], ends[number], (4, y - points[number]), textcoords="offset points",
+                        annotation_clip=False, **text)  # fmt: skip
 
 
-def legend(fig, ax, **options):
-    """One legend above all panels, of the lines of one of them."""
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", **options)
+def legend(fig, ax, only=None, note="", **options):
+    """One legend above all panels, of the lines of one of them, or of those that are named, with a note behind each."""
+    lines = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    shown = {name: line for name, line in lines.items() if only is None or name in only}
+    fig.legend(shown.values(), [name + note for name in shown], loc="outside upper center", **options)
 
 
 def layer_bar(fig, axes, count):

@@ -15,6 +15,7 @@ from lib.connectivity.simplification import evenly_spaced
 from lib.connectivity.walker import Connection as Search
 from lib.studies.m2m import Connection, m2m
 from lib.studies.modes import Mode, load_mode
+from lib.studies.places import position
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def surface(config, checkpoint):
         and losses of the path's anchors; ``marks``: x, y of the start, the end and the middle.
     """
     path, task = found_path(config.path)
-    three = torch.stack([path.anchors[0], path.anchors[-1], path.point((len(path) - 1) / 2)])
+    three = torch.stack([path.anchors[0], path.anchors[-1], path.point(position(path, 0.5))])
     plane = landscape.Plane.through(*three)
     positions, heights = plane.coordinates(path.anchors)
     seen = pd.DataFrame(positions.tolist(), columns=["x", "y"]).assign(off_plane=heights.tolist())

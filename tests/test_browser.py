@@ -55,19 +55,21 @@ def pages(report):
 
 def test_every_page_is_whole_on_a_phone_and_a_screen_light_and_dark(report, pages, tab):
     assert len(pages) > 40
-    backgrounds = {True: set(), False: set()}
+    backgrounds = {True: {}, False: {}}
     for number, page in enumerate(pages):
         for width, dark in ((390, number % 2 == 0), (1280, number % 2 == 1)):  # either way round, for half of the pages
             tab.show_as(width=width, dark=dark)
             if width == 390:
                 tab.open(f"file://{report}/{page}")
+            tab.wait_for(f"document.documentElement.dataset.theme === '{'dark' if dark else 'light'}'")
             assert tab.evaluate(TOO_WIDE) == [], f"{page} at {width} pixels"
             assert tab.evaluate(CLIPPED) == [], f"{page} at {width} pixels"
-            backgrounds[dark].add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+            backgrounds[dark][page] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
         assert tab.problems == [], page
         assert [request for request in tab.requests if not request.startswith(("file:", "data:"))] == [], page
-    assert len(backgrounds[True]) == len(backgrounds[False]) == 1
-    assert backgrounds[True] != backgrounds[False]
+    dark, light = (set(each.values()) for each in backgrounds.values())
+    assert len(dark) == len(light) == 1, backgrounds
+    assert dark != light
 
 
 def test_the_search_finds_a_variance_sphere_with_an_excerpt(report, tab):

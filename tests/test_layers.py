@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lib import layers, models, tasks
+from lib.weights import Layout
 
 digits = tasks.load("digits", size=16, device="cpu").subset(20, 10)
 
@@ -78,7 +79,7 @@ def test_every_parameter_is_in_one_layer_from_the_input_to_the_head(name):
     named = [parameter for layer in flow for parameter in layer]
     everything = [parameter for parameter, _ in model.named_parameters()]
     assert sorted(named) == sorted(everything)
-    assert next(p for p in everything if p.endswith("weight")) in flow[0]
+    assert Layout.of(model).layers[0] in flow[0]
     assert {everything[-1], everything[-2]} <= set(flow[-1])
     assert all(any(model.get_parameter(p).ndim > 1 for p in layer) for layer in flow)
 

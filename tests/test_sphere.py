@@ -65,7 +65,8 @@ def test_rows_of_networks_are_corrected_as_each_network_is(layout, networks, see
 def test_float32_layers_of_any_mean_reach_the_sphere(mean):
     layer = 0.01 * torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)) + mean
     variances, rounding = torch.tensor([4e-4, 1e-4, 1e-6]), 1e-6 * (abs(mean) + 0.01) / 1e-3
-    fast, plain = layer.clone(), [sphere.correct({"w": w}, {"w": v})["w"] for w, v in zip(layer, variances, strict=True)]
+    plain = [sphere.correct({"w": w}, {"w": v})["w"] for w, v in zip(layer, variances, strict=True)]
+    fast = layer.clone()
     sphere.correct_blocks_([fast], variances[:, None])
     wanted = torch.tensor([0.02, 0.01, 0.001], dtype=torch.float64)
     for corrected in (fast, torch.stack(plain)):

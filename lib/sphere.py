@@ -10,14 +10,12 @@ Paper 1 (arXiv 2505.02604) corrects before and after the training of each step o
 (arXiv 2404.04616, Algorithm 3) after the averaging of received models. Variances are population variances.
 """
 
+import itertools
+
 import torch
 
 from lib.errors import InputError
-
-
-def is_weight(tensor):
-    """Whether a parameter is a weight tensor: two dimensions or more, so no bias and no normalisation gain."""
-    return tensor.ndim >= 2
+from lib.weights import is_weight
 
 
 @torch.no_grad()
@@ -43,6 +41,7 @@ def variance(state):
     return {name: tensor.var(correction=0) for name, tensor in state.items() if is_weight(tensor)}
 
 
+@torch.no_grad()
 def correct(state, target, *, epsilon=0.0):
     """Project tensors onto their variance spheres.
 
@@ -60,6 +59,7 @@ def correct(state, target, *, epsilon=0.0):
     Returns
     -------
     dict of str to tensor
+        A constant tensor (variance 0, one element) has no direction to grow in and stays.
 
     Raises
     ------
@@ -80,46 +80,68 @@ def correct(state, target, *, epsilon=0.0):
     for name, value in target.items():
         if value < 0:
             raise InputError(f"target of '{name}'={float(value)}: a variance cannot be negative")
-        corrected[name] = correct_(state[name].detach().clone(), value, epsilon=epsilon)
+        tensor = state[name].detach()
+        mean, found = tensor.mean(), tensor.var(correction=0)
+        if found > _rounding(mean):
+            corrected[name] = mean + ((value + epsilon) / (found + epsilon)) ** 0.5 * (tensor - mean)
     return corrected
 
 
-def correct_(tensor, target, *, stacked=False, epsilon=0.0):
-    """Project a tensor onto the sphere of variance ``target``, in place and without host synchronisation.
+def variances(rows, layout):
+    """Population variance of each weight tensor of N networks.
 
     Parameters
     ----------
-    tensor : tensor
-        One weight tensor, or with ``stacked`` a stack (N, ...) of the same weight tensor of N nodes.
-    target : float or tensor
-        A number, or with ``stacked`` a tensor (N,).
-    stacked : bool
-        Whether the first dimension counts nodes, each with a sphere of its own.
+    rows : tensor (N, D)
+    layout : lib.weights.Layout
+
+    Returns
+    -------
+    tensor (N, layers)
+        A column for each of ``layout.layers``.
+    """
+    found = rows.new_empty(len(rows), len(layout.layers))  # filled in place: small results that stay between large
+    for part, into in zip(rows.split(16), found.split(16), strict=True):  # temporaries would fragment the memory
+        for column, name in enumerate(layout.layers):
+            into[:, column] = row_variance(part[:, layout.slices[name]])
+    return found
+
+
+def correct_rows_(rows, target, layout, *, epsilon=0.0):
+    """:func:`correct` of N networks at once, in place, without host synchronisation on a GPU.
+
+    Parameters
+    ----------
+    rows : tensor (N, D)
+    target : tensor (N, layers)
+        A column for each of ``layout.layers``. Weight tensors that are frozen stay as they are.
+    layout : lib.weights.Layout
     epsilon : float
         As in :func:`correct`.
 
     Returns
     -------
     tensor
-        The same tensor. A constant tensor (variance 0, one element) has no direction to grow in and stays.
+        The same rows.
     """
-    rows = tensor.view(len(tensor), -1) if stacked else tensor.view(1, -1)
-    target = torch.as_tensor(target, dtype=tensor.dtype, device=tensor.device).reshape(-1, 1)
-    correct_rows_([rows], target, epsilon=epsilon)
-    return tensor
+    free = [name not in layout.frozen for name in layout.layers]
+    blocks = [rows[:, layout.slices[name]] for name in itertools.compress(layout.layers, free)]
+    correct_blocks_(blocks, target if all(free) else target[:, free], epsilon=epsilon)
+    return rows
 
 
-def correct_rows_(blocks, target, *, epsilon=0.0):
-    """Project several layers of N nodes onto their spheres, in place: :func:`correct_` in fewer operations.
+def correct_blocks_(blocks, target, *, epsilon=0.0):
+    """:func:`correct` of L weight tensors of N networks, in place and in few operations.
 
     Parameters
     ----------
     blocks : list of L tensors (N, n_l)
-        A layer's weights of all nodes.
+        A weight tensor of all networks, each a row.
     target : tensor (N, L)
     epsilon : float
+        As in :func:`correct`.
     """
-    if target.device.type == "cpu" and _correct_near_zero(blocks, target, epsilon):
+    if not blocks or (target.device.type == "cpu" and _correct_near_zero(blocks, target, epsilon)):
         return
     means = torch.stack([block.mean(1) for block in blocks], 1)
     columns = means.split(1, dim=1)
@@ -128,11 +150,14 @@ def correct_rows_(blocks, target, *, epsilon=0.0):
         for block, mean in zip(blocks, columns, strict=True)
     ]
     found = torch.stack(norms, 1).square_()
-    # Rounding gives a constant tensor a variance of about (machine epsilon x mean)^2 instead of 0.
-    rounding = (8 * torch.finfo(means.dtype).eps * means).square_()
-    scale = torch.where(found > rounding, ((target + epsilon) / (found + epsilon)).sqrt_(), 1.0)
+    scale = torch.where(found > _rounding(means), ((target + epsilon) / (found + epsilon)).sqrt_(), 1.0)
     for block, factor, mean in zip(blocks, scale.split(1, dim=1), columns, strict=True):
         block.mul_(factor).add_(mean)
+
+
+def _rounding(mean):
+    """The variance that rounding gives a constant tensor, instead of 0: about (machine epsilon x mean)^2."""
+    return (8 * torch.finfo(mean.dtype).eps * mean).square()
 
 
 def _correct_near_zero(blocks, target, epsilon):

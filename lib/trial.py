@@ -9,12 +9,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lib import batchnorm, flat, scopes, scores
+from lib import batchnorm, scopes, scores, weights
 from lib.errors import InputError
 
 TOLERANCE = 1e-3
 
 
+@scopes.computation()
 def check(model, data, name="model"):
     """Raise :class:`InputError` unless a model can be trained and evaluated on a task.
 
@@ -60,11 +61,11 @@ def check_ends(a, b, task):
     """
     check_module(a, "a")
     check_module(b, "b")
-    flat.check_ends(a, b)
+    weights.check_ends(a, b)
     task = check(a, task, "a")
     check(b, task, "b")
     try:
-        copied = flat.copy_of(a)
+        copied = weights.copy_of(a)
         copied.load_state_dict(b.state_dict())
     except RuntimeError as error:
         raise InputError(f"modes: a cannot be copied and take the state of b ({_one_line(error)})") from None
@@ -168,7 +169,7 @@ def _warn_of_mixing(model, outputs, others, name):
         apart = (_outputs(model, others)[-1] - outputs[-1]).abs().max()
         if apart > TOLERANCE * outputs[-1].abs().max().clamp_min(1.0):
             advice = "is the first dimension the batch (batch_first=True)?"
-            warnings.warn(f"{name}: its output for an input depends on the others of a batch: {advice}", stacklevel=3)
+            warnings.warn(f"{name}: its output for an input depends on the others of a batch: {advice}", stacklevel=4)
 
 
 def _check_classes(outputs, split, name):

@@ -10,7 +10,7 @@ from lib import models, tasks
 from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Adaptive, Fixed, connect, connect_abreast
 from lib.errors import InputError
-from lib.flat import flatten
+from lib.weights import flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(120, 20)
 # In float64, for rounding grows along a path: a batch-norm network forgets where it came from.

@@ -14,7 +14,7 @@ from lib import models, seeds, tasks
 from lib.connectivity import Path, alignment
 from lib.connectivity.symmetry import _runs, groups
 from lib.errors import InputError
-from lib.flat import flatten
+from lib.weights import flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 FAMILIES = ("lenet5", "resnet18", "mobilenetv2", "shufflenet", "regnetx", "cct7")

@@ -14,7 +14,7 @@ from lib import batchnorm, gossip
 from lib.batched.fallback import network, own_buffers, reestimated
 from lib.batched.gradients import gradients
 from lib.batched.grouped import UnsupportedError
-from lib.batched.layout import Layout
+from lib.weights import Layout
 
 data = task()
 

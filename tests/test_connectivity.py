@@ -18,7 +18,7 @@ from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Adaptive, Fixed, Path, connect
 from lib.connectivity.walker import Connection, layer_order
 from lib.errors import InputError
-from lib.flat import FlatModel, flatten
+from lib.weights import Layout, flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(200, 60)
 
@@ -120,8 +120,8 @@ def test_a_move_follows_the_papers_formula(modes, options, fraction):
     """One tick without correction and with a vanishing learning rate leaves the move alone."""
     config = M2M(order="all", correction="none", lr=1e-30, batch=50, driver=Fixed(ticks=1, **options))
     path = connect(*modes, digits, config)
-    flat, end = FlatModel(modes[0]), flatten(modes[1])
-    for part in flat.slices.values():
+    layout, end = Layout.of(modes[0]), flatten(modes[1])
+    for part in layout.slices.values():
         difference = end[part] - path.anchors[0][part]
         n = float(difference.norm())
         step = fraction * n if fraction is not None else 0.25 * n + 0.1
@@ -130,11 +130,11 @@ def test_a_move_follows_the_papers_formula(modes, options, fraction):
 
 
 def test_max_rule_and_arc_step(modes):
-    flat, end = FlatModel(modes[0]), flatten(modes[1])
+    layout, end = Layout.of(modes[0]), flatten(modes[1])
     config = M2M(order="all", correction="none", lr=1e-30, batch=50,
                  driver=Fixed(ticks=1, step_a=0.1, step_c=0.02, step_f=0.05, rule="max"))  # fmt: skip
     path = connect(*modes, digits, config)
-    for part in flat.slices.values():
+    for part in layout.slices.values():
         p, d = path.anchors[0][part], end[part]
         n, norms = float((d - p).norm()), (float(p.norm()), float(d.norm()))
         arc = sum(norms) / 2 * math.acos(float(p @ d) / (norms[0] * norms[1]))

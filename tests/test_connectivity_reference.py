@@ -8,7 +8,7 @@ import torch
 from lib import models, seeds, sphere, tasks, training
 from lib.connectivity import M2M, Fixed, connect, reference
 from lib.connectivity.walker import arc
-from lib.flat import flatten
+from lib.weights import flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(200, 60)
 

@@ -12,8 +12,8 @@ from lib.checkpoint import Checkpoint
 from lib.connectivity import Path, curves
 from lib.connectivity.curves import Curve
 from lib.errors import InputError
-from lib.flat import FlatModel, flatten
 from lib.layers import data_flow
+from lib.weights import Layout, flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 
@@ -83,9 +83,9 @@ def test_layerwise_lines_move_their_layers_only(cumulative):
     a, b = lenets()
     layers = data_flow(a, digits)
     paths = curves.layerwise(a, b, layers, cumulative=cumulative)
-    flat = FlatModel(a)
+    layout = Layout.of(a)
     for number, path in enumerate(paths):
-        moved = [name for name in flat.names if path.distances(a)[name].iloc[-1] != 0]
+        moved = [name for name in layout.names if path.distances(a)[name].iloc[-1] != 0]
         wanted = layers[: number + 1] if cumulative else layers[number : number + 1]
         changed = {name for layer in wanted for name in layer if not name.endswith("bias")}  # biases start at 0
         assert set(moved) == changed

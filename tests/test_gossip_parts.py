@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import gossip
-from lib.batched.layout import Layout
 from lib.errors import InputError
 from lib.gossip import measures, topology
 from lib.gossip.labels import Sampler
 from lib.studies import gossip as study
 from lib.studies import vanishing
 from lib.studies.graphs import describe, topologies
+from lib.weights import Layout
 
 
 @pytest.mark.parametrize("name", topologies(20, 4))

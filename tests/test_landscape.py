@@ -10,7 +10,7 @@ from lib import models, tasks, training
 from lib.connectivity import Path
 from lib.connectivity.landscape import Plane, layer_pca, principal_components, sharpness, singular_values
 from lib.errors import InputError
-from lib.flat import flatten
+from lib.weights import flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 

@@ -8,9 +8,9 @@ from lib.checkpoint import Checkpoint, NoCheckpoint
 from lib.connectivity import M2M, Adaptive, curves, neb
 from lib.connectivity.path import Path
 from lib.figures import methods as draw
-from lib.flat import flatten
 from lib.studies import methods, path_tables
 from lib.studies.modes import Data, Mode, load_mode
+from lib.weights import flatten
 
 data = Data("digits", 12, 60)
 start, end = (Mode(data, "lenet5", seed, training.Recipe(epochs=1, batch=20)) for seed in (1, 2))

@@ -25,7 +25,7 @@ from lib.connectivity import (
     to_origin,
 )
 from lib.errors import InputError
-from lib.flat import copy_of, flatten
+from lib.weights import copy_of, flatten
 
 data = task()
 fixed = M2M(order="all", batch=10, moving_spheres=False, driver=Fixed(ticks=2, min_sgd_steps=1, max_sgd_steps=1))

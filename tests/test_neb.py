@@ -12,7 +12,7 @@ from lib.checkpoint import Checkpoint
 from lib.connectivity import Path, neb
 from lib.connectivity.neb import AutoNEB, redistribute, tangents
 from lib.errors import InputError
-from lib.flat import flatten
+from lib.weights import flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(100, 40)
 

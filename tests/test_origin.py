@@ -13,7 +13,7 @@ from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Adaptive
 from lib.connectivity.origin import M2O, cross_spheres, to_origin
 from lib.errors import InputError
-from lib.flat import FlatModel, flatten
+from lib.weights import FlatModel, flatten
 
 digits = tasks.load("digits", size=12, device="cpu").subset(200, 60)
 config = M2O(step_a=0.05, stop_loss=0.03, max_sgd_steps=40, batch=50, lr=0.05)
@@ -150,6 +150,6 @@ def test_units_hold_every_parameter_once_but_normalisation():
     from lib.connectivity.origin import _units
 
     flat = FlatModel(models.create("lenet5", digits, seed=0))
-    units = _units(flat.names, [n for n in flat.names if n.endswith("weight")])
+    units = _units(flat.layout.names, flat.layout.layers)
     assert units["fc1.weight"] == ["fc1.weight", "fc1.bias"]
-    assert sorted(name for members in units.values() for name in members) == sorted(flat.names)
+    assert sorted(name for members in units.values() for name in members) == sorted(flat.layout.names)

@@ -8,10 +8,10 @@ import torch
 from lib import runs, training
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity import M2M, M2O, Adaptive, Fixed
-from lib.flat import flatten
 from lib.studies import path_views, spheres
 from lib.studies.m2m import Connection, m2m
 from lib.studies.modes import Data, Mode, load_mode
+from lib.weights import Layout, flatten
 
 data = Data("digits", 12, 100)
 recipe = training.Recipe(epochs=8, batch=50, lr=0.03, momentum=0.9)
@@ -50,7 +50,7 @@ def test_distances_by_layer_are_those_of_every_weight_tensor(family):
     quick = Connection(a, b, M2M(batch=20, moving_spheres=False, driver=Fixed(ticks=1)), interior_points=0)
     found = m2m(quick, NoCheckpoint())
     model = load_mode(a, small.load())
-    tensors = [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
+    tensors = list(Layout.of(model).layers)
     assert found["weights"] == tensors
     assert ("positions" in tensors) == (family == "cct7")
     assert any(name.endswith("weight") and name not in tensors for name in found["distances"].columns)

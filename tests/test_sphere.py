@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lib import sphere
 from lib.errors import InputError
+from lib.weights import Layout
 
 shapes = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
 seeds = st.integers(0, 2**32)
@@ -36,40 +37,51 @@ def test_correction_to_the_own_variance_changes_nothing(shape, seed):
     torch.testing.assert_close(after["w"], before["w"])
 
 
-@given(st.integers(1, 5), shapes, seeds)
-def test_stacked_correction_equals_the_loop_over_nodes(nodes, shape, seed):
-    stack = tensor((nodes, *shape), seed)
-    targets = tensor((nodes,), seed + 1).abs()
-    loop = torch.stack([sphere.correct({"w": w}, {"w": v})["w"] for w, v in zip(stack, targets, strict=True)])
-    torch.testing.assert_close(sphere.correct_(stack.clone(), targets, stacked=True), loop)
+layouts = st.lists(st.lists(st.integers(1, 4), max_size=3).map(tuple), min_size=1, max_size=5).map(
+    lambda found: Layout(tuple(f"p{number}" for number in range(len(found))), tuple(found), frozenset(["p1"]))
+)
 
 
-@given(st.integers(1, 4), st.lists(st.integers(1, 30), min_size=1, max_size=4), seeds, st.sampled_from([0.0, 1e-4]))
-def test_several_layers_at_once_equal_one_after_another(nodes, sizes, seed, epsilon):
-    blocks = [tensor((nodes, size), seed + i) for i, size in enumerate(sizes)]
-    targets = tensor((nodes, len(sizes)), seed).abs()
-    loop = [
-        sphere.correct_(block.clone(), targets[:, i], stacked=True, epsilon=epsilon) for i, block in enumerate(blocks)
+@given(layouts, st.integers(1, 4), seeds, st.sampled_from([0.0, 1e-4]))
+def test_rows_of_networks_are_corrected_as_each_network_is(layout, networks, seed, epsilon):
+    rows = tensor((networks, layout.size), seed)
+    target = tensor((networks, len(layout.layers)), seed + 1).abs()
+    wanted = [
+        sphere.correct(
+            layout.state(row),
+            {name: v for name, v in zip(layout.layers, own, strict=True) if name not in layout.frozen},
+            epsilon=epsilon,
+        )
+        for row, own in zip(rows.clone(), target, strict=True)
     ]
-    sphere.correct_rows_(blocks, targets, epsilon=epsilon)
-    torch.testing.assert_close(blocks, loop)
+    assert sphere.correct_rows_(rows, target, layout, epsilon=epsilon) is rows
+    for row, own in zip(rows, wanted, strict=True):
+        torch.testing.assert_close(layout.state(row), own)
+    found = [torch.tensor(list(sphere.variance(layout.state(row)).values())) for row in rows]
+    torch.testing.assert_close(sphere.variances(rows, layout), torch.stack(found).to(rows))
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.005, 0.02, -3.0, 100.0])  # standard deviations 0.01: both ways to correct
 def test_float32_layers_of_any_mean_reach_the_sphere(mean):
     layer = 0.01 * torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)) + mean
-    corrected = sphere.correct_(layer.clone(), torch.tensor([4e-4, 1e-4, 1e-6]), stacked=True).double()
-    rounding = 1e-6 * (abs(mean) + 0.01) / 1e-3
+    variances, rounding = torch.tensor([4e-4, 1e-4, 1e-6]), 1e-6 * (abs(mean) + 0.01) / 1e-3
+    plain = [sphere.correct({"w": w}, {"w": v})["w"] for w, v in zip(layer, variances, strict=True)]
+    fast = layer.clone()
+    sphere.correct_blocks_([fast], variances[:, None])
     wanted = torch.tensor([0.02, 0.01, 0.001], dtype=torch.float64)
-    torch.testing.assert_close(corrected.std(dim=1, correction=0), wanted, rtol=rounding, atol=0)
-    torch.testing.assert_close(corrected.mean(1), layer.double().mean(1), rtol=1e-5, atol=1e-7)
+    for corrected in (fast, torch.stack(plain)):
+        torch.testing.assert_close(corrected.double().std(dim=1, correction=0), wanted, rtol=rounding, atol=0)
+        torch.testing.assert_close(corrected.double().mean(1), layer.double().mean(1), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_constant_tensor_stays(value, dtype):
     constant = torch.full((7, 5), value, dtype=dtype)
-    assert torch.equal(sphere.correct_(constant.clone(), 2.0), constant)
+    assert torch.equal(sphere.correct({"w": constant}, {"w": 2.0})["w"], constant)
+    rows = constant.reshape(1, -1).clone()
+    sphere.correct_blocks_([rows], torch.tensor([[2.0]], dtype=dtype))
+    assert torch.equal(rows, constant.reshape(1, -1))
 
 
 def test_epsilon_of_the_reference_restores_only_a_part():

@@ -8,8 +8,8 @@ from module_kinds import GROUPED, KINDS, OTHERS, task
 
 from lib import connectivity, training
 from lib.batchnorm import batch_norms
-from lib.flat import same_constants
 from lib.paths import ROOT
+from lib.weights import same_constants
 
 PAGE = (ROOT / "docs" / "supported.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in PAGE.splitlines() if line.startswith("| ")]

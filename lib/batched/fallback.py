@@ -16,8 +16,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from lib import seeds
 from lib.batched.grouped import GroupedNetwork, UnsupportedError, first_line, set_mode
 from lib.batchnorm import batch_norms, from_batch
-from lib.flat import copy_of
 from lib.scopes import computation
+from lib.weights import copy_of
 
 
 class VmapNetwork:

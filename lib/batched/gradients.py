@@ -12,7 +12,7 @@ def gradients(network, layout, rows, buffers, x, y, loss=scores.cross_entropy):
     ----------
     network : callable
         As of :func:`lib.batched.fallback.network`.
-    layout : lib.batched.layout.Layout
+    layout : lib.weights.Layout
     rows : tensor (n, D)
         Weights.
     buffers : dict of str to tensor (n, *shape)

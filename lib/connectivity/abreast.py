@@ -9,18 +9,17 @@ import pandas as pd
 import torch
 
 from lib import seeds as streams
-from lib import trial
+from lib import sphere, trial
 from lib.batched.fallback import network, own_buffers
 from lib.batched.gradients import gradients
-from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.connectivity.llpf import FixedSearch
 from lib.connectivity.path import Path
 from lib.connectivity.settings import Fixed
 from lib.connectivity.walker import arc, layer_order
 from lib.errors import InputError
-from lib.flat import check_same_shape, flatten
 from lib.scopes import computation
+from lib.weights import Layout, check_same_shape, flatten
 
 
 @computation()
@@ -87,20 +86,20 @@ class _Points:
 
     def __init__(self, pairs, task, config, seeds):
         first = pairs[0][0]
-        self.flat = Layout.of(first)  # names and slices, as FlatModel has them for one point
+        self.layout = Layout.of(first)
         self.lr, self.seed, self.sgd_steps, self.judged = config.lr, seeds[0], 0, 0
         self.vector = torch.stack([flatten(start) for start, _ in pairs])
         self.destination = torch.stack([flatten(end) for _, end in pairs])
         self.layers = layer_order(first, task, config.order, seeds[0])
-        self.spheres = self.flat.variance(self.vector)
+        self.spheres = sphere.variances(self.vector, self.layout)
         self.loss, self.network = task.loss, task.prepared(network(first, task.train.x[:2]))
         starts = [own_buffers(start) for start, _ in pairs]
         self.buffers = {name: torch.stack([each[name] for each in starts]) for name in starts[0]}
         # As for a single path: what is frozen, or equal at both ends, has arrived.
         self.arrived = torch.zeros_like(self.vector, dtype=torch.bool)
-        for name, part in self.flat.slices.items():
+        for name, part in self.layout.slices.items():
             equal = (self.vector[:, part] == self.destination[:, part]).all(1, keepdim=True)
-            self.arrived[:, part] = equal | (name in self.flat.frozen)
+            self.arrived[:, part] = equal | (name in self.layout.frozen)
         self.any_arrived = bool(self.arrived.any())
         self.batches = [task.batches(streams.derive(seed, "path"), config.batch) for seed in seeds]
 
@@ -114,7 +113,7 @@ class _Points:
 
     def correct(self, *, epsilon=0.0):
         """Project every weight tensor of every point onto its sphere, in place."""
-        self.flat.correct_(self.vector, self.spheres, epsilon=epsilon)
+        sphere.correct_rows_(self.vector, self.spheres, self.layout, epsilon=epsilon)
         self._stay()
 
     def train_until_low(self, *, min_sgd_steps, max_sgd_steps, stop_loss):
@@ -127,7 +126,7 @@ class _Points:
         parts = [batches.get(self.sgd_steps) for batches in self.batches]
         x, y = (torch.stack(part, 1) for part in zip(*parts, strict=True))
         with streams.scope(self.seed, "round", self.sgd_steps), torch.enable_grad():
-            gradient, loss = gradients(self.network, self.flat, self.vector, self.buffers, x, y, self.loss)
+            gradient, loss = gradients(self.network, self.layout, self.vector, self.buffers, x, y, self.loss)
         self.vector.add_(gradient, alpha=-self.lr)
         self._stay()
         self.sgd_steps += 1

@@ -18,9 +18,9 @@ from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_one_of, check_positive
 from lib.errors import InputError
-from lib.flat import FlatModel, check_ends, flatten
 from lib.progress import bar
 from lib.scopes import computation
+from lib.weights import Layout, check_ends, flatten
 
 KINDS = ("bezier", "chain")
 LOG_EVERY = 50
@@ -180,10 +180,10 @@ def layerwise(a, b, layers, *, cumulative=False):
         One for each layer.
     """
     check_ends(a, b)
-    flat, start, end, paths, moved = FlatModel(a), flatten(a), flatten(b), [], None
+    layout, start, end, paths, moved = Layout.of(a), flatten(a), flatten(b), [], None
     for names in layers:
         moved = moved.clone() if cumulative and moved is not None else start.clone()
         for name in names:
-            moved[flat.slices[name]] = end[flat.slices[name]]
+            moved[layout.slices[name]] = end[layout.slices[name]]
         paths.append(Path(a, torch.stack([start, moved])))
     return paths

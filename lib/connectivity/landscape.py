@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import seeds, sphere
+from lib import seeds
 from lib.connectivity.path import Path
 from lib.errors import InputError
-from lib.flat import FlatModel, flatten
+from lib.weights import Layout, flatten
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def layer_pca(paths, *, components=2):
         ``pc1`` ..., and ``explained``, the fraction of the variance that the components hold in this layer.
     """
     first = next(iter(paths.values()))
-    flat = FlatModel(first.model)
+    layout = Layout.of(first.model)
     anchors = torch.cat([path.anchors for path in paths.values()])
     where = pd.DataFrame(
         [
@@ -108,8 +108,8 @@ def layer_pca(paths, *, components=2):
     )
     columns = [f"pc{number + 1}" for number in range(components)]
     tables = []
-    for name in sphere.variance(first.model):
-        scores, explained = principal_components(anchors[:, flat.slices[name]], components)
+    for name in layout.layers:
+        scores, explained = principal_components(anchors[:, layout.slices[name]], components)
         table = where.assign(layer=name.removesuffix(".weight"), explained=explained)
         tables.append(table.join(pd.DataFrame(scores, columns=columns)))
     return pd.concat(tables, ignore_index=True)
@@ -172,13 +172,13 @@ def sharpness(model, task, *, radius=0.1, draws=10, seed=0):
     """
     if not radius > 0 or draws < 1:
         raise InputError(f"radius={radius}, draws={draws}: must be larger than 0")
-    flat, here = FlatModel(model), flatten(model)
+    layout, here = Layout.of(model), flatten(model)
     points = [here]
     for draw in range(draws):
         noise = torch.randn(len(here), generator=seeds.generator(seed, "sharpness", draw)).to(here.device)
         step = torch.zeros_like(here)
-        for name, part in flat.slices.items():
-            if sphere.is_weight(flat.view(here, name)):
+        for name, part in layout.slices.items():
+            if name in layout.layers:
                 step[part] = noise[part] * here[part].norm() / noise[part].norm()
         points.append(here + radius * step)
     losses = Path(model, torch.stack(points)).evaluate(task, splits=("train",)).train_loss

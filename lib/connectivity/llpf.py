@@ -276,7 +276,7 @@ class FixedSearch(_Search):
 
     def __init__(self, connection, config):
         super().__init__(connection, config)
-        self.units = _units(connection.flat, self.driver.unit)
+        self.units = _units(connection.layout, self.driver.unit)
         self.arcs = {unit: connection.arc(part) for unit, part in self.units.items()}
         self.starts = self._schedule(connection)
 
@@ -285,7 +285,7 @@ class FixedSearch(_Search):
         layer_of = {name: number for number, layer in enumerate(connection.layers) for name in layer}
         starts = {}
         for unit, part in self.units.items():
-            name = next(n for n in connection.flat.names if connection.flat.slices[n].start == part.start)
+            name = next(n for n in connection.layout.names if connection.layout.slices[n].start == part.start)
             if self.driver.stages:
                 ticks = [tick for tick, pattern in self.driver.stages if re.search(pattern, name)]
                 starts[unit] = min(ticks, default=self.driver.ticks)
@@ -333,10 +333,10 @@ class FixedSearch(_Search):
         self.log.append({"tick": self.ticks, "sgd_steps": self.walk.sgd_steps, "loss": float("nan")})
 
 
-def _units(flat, unit):
+def _units(layout, unit):
     """What a distance is measured over: slices of the flat vector by tensor or by module."""
     units = {}
-    for name, part in flat.slices.items():
+    for name, part in layout.slices.items():
         key = name if unit == "tensor" else name.rpartition(".")[0]
         units[key] = slice(units[key].start, part.stop) if key in units else part
     return units

@@ -19,9 +19,9 @@ from lib.connectivity.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_positive
 from lib.errors import InputError
-from lib.flat import flatten
 from lib.progress import bar
 from lib.scopes import computation
+from lib.weights import flatten
 
 PUBLISHED = ((1e-3, 1000, 4), (1e-3, 2000, 2), (1e-4, 1000, 4), (1e-5, 1000, 4))
 

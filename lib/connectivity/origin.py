@@ -24,6 +24,7 @@ from lib.connectivity.walker import Walker
 from lib.errors import InputError
 from lib.progress import bar
 from lib.scopes import computation
+from lib.weights import is_weight
 
 POLICIES = {"variance": 1.0, "root": 0.5, "constant": 0.0}
 ROUTES = ("moving", "origin")
@@ -159,7 +160,7 @@ def _joined(first, second):
 
 def _size(model):
     """Sum of squares of all weights about their means."""
-    return sum(float(p.detach().var(correction=0)) * p.numel() for p in model.parameters() if sphere.is_weight(p))
+    return sum(float(p.detach().var(correction=0)) * p.numel() for p in model.parameters() if is_weight(p))
 
 
 class _Descent(Walker):
@@ -172,7 +173,7 @@ class _Descent(Walker):
             raise InputError("a: no weight tensor requires gradients, so nothing can move")
         targets = _checked(targets, sphere.variance(start))
         self.config = config
-        self.units = _units([name for name in self.flat.names if name not in self.flat.frozen], self.weights)
+        self.units = _units([name for name in self.layout.names if name not in self.flat.frozen], self.weights)
         found = self._variances()
         self.targets = torch.stack([found.new_tensor(targets.get(name, 0.0)) for name in self.units])
         self.targets, self.starts = torch.minimum(self.targets, found), found
@@ -219,17 +220,17 @@ class _Descent(Walker):
     def _move(self):
         """Shrink the layers that have not arrived; the variances they have then."""
         variances = self._variances()
-        norms = torch.stack([self.flat.view(self.vector, name).norm() for name in self.units])
+        norms = torch.stack([self.vector[self.layout.slices[name]].norm() for name in self.units])
         fraction = self.config.step_a + self.config.step_f / norms.clamp_min(1e-30)
         beyond = 1 - (self.targets / variances.clamp_min(1e-30)).sqrt()
         kept = 1 - torch.minimum(fraction, beyond).clamp(0, 1)
         for members, factor in zip(self.units.values(), kept, strict=True):
             for name in members:
-                self.vector[self.flat.slices[name]].mul_(factor)
+                self.vector[self.layout.slices[name]].mul_(factor)
         return variances * kept.square()
 
     def _variances(self):
-        return torch.stack([self.flat.view(self.vector, name).var(correction=0) for name in self.units])
+        return torch.stack([self.vector[self.layout.slices[name]].var(correction=0) for name in self.units])
 
     def _arrived(self, variances):
         # A fraction of 1e-5 covers rounding of single precision; the correction that holds a layer removes it.
@@ -238,7 +239,7 @@ class _Descent(Walker):
     def _set_rates(self, ratios):
         for members, ratio in zip(self.units.values(), ratios, strict=True):
             for name in members:
-                self.rates[self.flat.slices[name]] = ratio
+                self.rates[self.layout.slices[name]] = ratio
 
     @torch.no_grad()
     def descend(self):

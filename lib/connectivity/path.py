@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from lib import models, trial
 from lib.batchnorm import reestimate
 from lib.errors import InputError
-from lib.flat import FlatModel, check_ends, check_same_shape, copy_of, flatten, same_constants
 from lib.scopes import computation
 from lib.training import score
+from lib.weights import FlatModel, check_ends, check_same_shape, copy_of, flatten, same_constants
 
 NORM_IMAGES = 2048
 FINE_POINTS = 8  # of an evaluation from coarse to fine, on the whole training split
@@ -65,7 +65,7 @@ class Path:
 
     def states(self):
         """The anchors as a list of {name: tensor}, start and end included."""
-        return [self._flat.state(anchor) for anchor in self.anchors]
+        return [self._flat.layout.state(anchor) for anchor in self.anchors]
 
     def point(self, position):
         """Flat parameters (D,) at ``position`` in [0, T-1]: anchor number plus fraction of the segment after it."""
@@ -99,7 +99,7 @@ class Path:
             A row an anchor, a column a parameter: ||D_l - P_l||.
         """
         check_same_shape(self.model, target)
-        end, slices, rows = flatten(target), self._flat.slices, []
+        end, slices, rows = flatten(target), self._flat.layout.slices, []
         for part in self.anchors.split(ROWS):
             difference = part - end
             rows.append(torch.stack([difference[:, slices[name]].norm(dim=1) for name in slices], 1))
@@ -182,7 +182,7 @@ class Path:
     def save(self, file):
         """Write anchors, buffers and log to a safetensors file; a registry model is remembered by its entry."""
         entry = getattr(self.model, "registry_entry", None)
-        metadata = {"model": json.dumps(entry), "names": json.dumps(self._flat.names)}
+        metadata = {"model": json.dumps(entry), "names": json.dumps(self._flat.layout.names)}
         metadata["log"] = self.log.to_json(orient="split", double_precision=15)
         tensors = {f"buffer {name}": buffer for name, buffer in self.model.named_buffers()}
         tensors = {n: t.cpu().clone().contiguous() for n, t in (tensors | {"anchors": self.anchors}).items()}

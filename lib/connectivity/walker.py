@@ -13,7 +13,7 @@ import torch
 from lib import layers, scopes, seeds, sphere, trial
 from lib.batchnorm import batch_norms, from_batch
 from lib.errors import InputError
-from lib.flat import FlatModel, flatten
+from lib.weights import FlatModel, flatten
 
 ORDERS = ("fdf", "all", "reversed", "random")
 
@@ -70,7 +70,7 @@ class Walker:
 
     def __init__(self, start, task, *, batch, lr, seed, judge_images, momentum=0.0, first_images=0):
         self.loss, self.flat = task.loss, FlatModel(start)
-        self.norms = batch_norms(self.flat.module)
+        self.layout, self.norms = self.flat.layout, batch_norms(self.flat.module)
         scopes.train(self.flat.module)
         self.lr, self.momentum, self.seed, self.sgd_steps, self.judged = lr, momentum, seed, 0, 0
         self.velocity = torch.zeros_like(self.vector)
@@ -78,7 +78,7 @@ class Walker:
         first = [first_images] if 0 < first_images < min(judge_images, len(task.train)) else []
         self.samples = [task.train.subset(size, seed=seed) for size in (*first, judge_images)]
         self.network = task.prepared(self.flat.module)
-        free = {n: p for n, p in self.flat.state(self.vector).items() if n not in self.flat.frozen}
+        free = {n: p for n, p in self.layout.state(self.vector).items() if n not in self.flat.frozen}
         self.spheres = sphere.variance(free)
         self.weights = list(self.spheres)
 
@@ -95,9 +95,9 @@ class Walker:
     def project(self, names, *, epsilon=0.0):
         """Project weight tensors onto their spheres, in place."""
         if names:
-            rows = [self.vector[self.flat.slices[name]].view(1, -1) for name in names]
+            blocks = [self.vector[None, self.layout.slices[name]] for name in names]
             target = torch.stack([self.spheres[name] for name in names])[None]
-            sphere.correct_rows_(rows, target, epsilon=epsilon)
+            sphere.correct_blocks_(blocks, target, epsilon=epsilon)
 
     def train(self, sgd_steps):
         """``sgd_steps`` SGD steps; returns their losses as a tensor, without waiting for the device."""
@@ -168,12 +168,13 @@ class Connection(Walker):
         self.destination = flatten(end).to(self.vector.device)
         if not torch.isfinite(self.vector).all() or not torch.isfinite(self.destination).all():
             raise InputError("modes: a weight of the start or the end is not finite")
-        self.flat.frozen |= {n for n, p in self.flat.slices.items() if torch.equal(self.start[p], self.destination[p])}
+        slices = self.layout.slices.items()
+        self.flat.frozen |= {name for name, part in slices if torch.equal(self.start[part], self.destination[part])}
         self.flat.freeze(())
         order = layer_order(start, task, order, seed)
         self.layers = [layer for layer in order if not self.flat.frozen.issuperset(layer)] or order[-1:]
         self.starts = dict(self.spheres)
-        self.ends = sphere.variance(self.flat.state(self.destination)) if moving_spheres else self.starts
+        self.ends = sphere.variance(self.layout.state(self.destination)) if moving_spheres else self.starts
         self.whole = {}  # distance of each stage's layers at the start of the path
 
     def distance_left(self, stage):
@@ -189,7 +190,7 @@ class Connection(Walker):
 
     def _distance(self, point, stage):
         """Distance of a point's (D,) layers of a stage to the destination, without a temporary of their full size."""
-        parts = [self.flat.slices[name] for name in self.layers[stage]]
+        parts = [self.layout.slices[name] for name in self.layers[stage]]
         return torch.stack([(self.destination[part] - point[part]).norm() for part in parts]).norm()
 
     def arc(self, part):
@@ -219,7 +220,7 @@ class Connection(Walker):
         if self.ends is self.starts:
             return
         for name, start in self.starts.items():
-            part = self.flat.slices[name]
+            part = self.layout.slices[name]
             whole = (self.destination[part] - self.start[part]).norm()
             left = (self.destination[part] - self.vector[part]).norm()
             covered = 1 - (left / whole.clamp_min(1e-30)).clamp(0, 1)
@@ -229,7 +230,7 @@ class Connection(Walker):
         """Move parameters by a fraction of what is left of their way; a fraction of 1 sets them exactly onto D."""
         self.velocity.zero_()
         for name in names:
-            part = self.flat.slices[name]
+            part = self.layout.slices[name]
             if fraction >= 1:
                 self.vector[part] = self.destination[part]
             else:

@@ -28,6 +28,7 @@ from lib import seeds, sphere
 from lib.errors import InputError
 from lib.gossip.messages import Whole
 from lib.gossip.schedule import NEVER
+from lib.weights import is_weight
 
 TARGETS = ("received", "own", "mixed")
 ORDERS = ("after", "before")
@@ -76,7 +77,7 @@ class LearningSystem:
             The nodes' weights, and the mean of the models that each received; may be overwritten.
         received : tensor (k, layers)
             Mean over the received models of their layer variance.
-        layout : lib.batched.layout.Layout
+        layout : lib.weights.Layout
             Where each weight tensor lies in a row.
         """
         return self.blend(own, mean)
@@ -222,13 +223,13 @@ class VarianceCorrected(Average):
         """New weights (k, D) of k nodes; see :meth:`LearningSystem.mix`."""
         target = received
         if self.target != "received":
-            before = layout.variance(own)
+            before = sphere.variances(own, layout)
             target = before if self.target == "own" else received.lerp(before, self.beta)
         if self.order == "before":
-            layout.correct_(mean, target, epsilon=self.epsilon)
+            sphere.correct_rows_(mean, target, layout, epsilon=self.epsilon)
         mixed = self.blend(own, mean)
         if self.order == "after":
-            layout.correct_(mixed, target, epsilon=self.epsilon)
+            sphere.correct_rows_(mixed, target, layout, epsilon=self.epsilon)
         return mixed
 
 
@@ -359,7 +360,7 @@ class Federated(LearningSystem):
 
     def mix(self, own, mean, received, layout):
         """The server's model, for each of k clients (k, D); see :meth:`LearningSystem.mix`."""
-        return layout.correct_(mean, received) if self.corrected else mean
+        return sphere.correct_rows_(mean, received, layout) if self.corrected else mean
 
 
 def average(stacked, mixing, variance=None, *, epsilon=0.0):
@@ -400,9 +401,9 @@ def average(stacked, mixing, variance=None, *, epsilon=0.0):
     for name, tensor in parts.items():
         rows = tensor.reshape(len(tensor), -1)
         new = torch.mm(mixing, rows)
-        if variance is not None and (alone or tensor.ndim >= 3):
+        if variance is not None and (alone or is_weight(tensor[0])):
             target = _target(variance, mixing.to_dense(), sphere.row_variance(rows))
-            sphere.correct_(new, target, stacked=True, epsilon=epsilon)
+            sphere.correct_blocks_([new], target[:, None], epsilon=epsilon)
         averaged[name] = new.view(tensor.shape)
     return averaged[""] if alone else averaged
 

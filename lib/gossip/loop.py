@@ -7,11 +7,11 @@ Algorithms 1 to 3 of paper 2 as a short text to read are in :mod:`lib.gossip.ref
 
 import torch
 
-from lib import batchnorm
+from lib import batchnorm, sphere
 from lib.batched.fallback import contiguous
-from lib.batched.layout import Layout
 from lib.gossip.algorithms import mixed_by
 from lib.gossip.recorder import score
+from lib.weights import Layout
 
 
 class LoopNodes:
@@ -75,7 +75,8 @@ class LoopNodes:
         """Let a node mix in the messages (weight, parts, mask) of an inbox; ``kept``: its own weight in their mean."""
         total = sum(weight for weight, _, _ in inbox)
         kept = kept / (kept + total)
-        variance = sum(weight / total * self.layout.variance(sent["weights"][None]) for weight, sent, _ in inbox)
+        variances = [sphere.variances(sent["weights"][None], self.layout) for _, sent, _ in inbox]
+        variance = sum(weight / total * each for (weight, _, _), each in zip(inbox, variances, strict=True))
         for part in self.parts:
             own, mean = self._row(part, node), 0.0
             for weight, sent, mask in inbox:
@@ -88,7 +89,7 @@ class LoopNodes:
 
     def variance(self):
         """Variance of each layer of each node, (N, layers)."""
-        return self.layout.variance(self.weights)
+        return sphere.variances(self.weights, self.layout)
 
     def distance(self):
         """L1 and L2 distance of each node's weights from the mean model, (N, 2)."""

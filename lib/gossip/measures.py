@@ -9,6 +9,7 @@ import torch
 
 from lib import seeds
 from lib.errors import InputError
+from lib.weights import is_weight
 
 
 def plateau_delay(accuracy, *, chance=0.1, after=120, rises=10):
@@ -55,7 +56,7 @@ def remove_weights(state, keep, *, seed):
     generator = seeds.generator(seed, "remove")
     return {
         name: tensor * (torch.rand(tensor.shape, generator=generator).to(tensor.device) < keep)
-        if tensor.ndim >= 2 else tensor
+        if is_weight(tensor) else tensor
         for name, tensor in state.items()
     }  # fmt: skip
 
@@ -63,7 +64,7 @@ def remove_weights(state, keep, *, seed):
 def scale_weights(state, ratio):
     """Multiply every weight tensor by a ratio."""
     _check_fraction(ratio=ratio)
-    return {name: tensor * ratio if tensor.ndim >= 2 else tensor for name, tensor in state.items()}
+    return {name: tensor * ratio if is_weight(tensor) else tensor for name, tensor in state.items()}
 
 
 def _check_fraction(**values):

@@ -62,7 +62,7 @@ class Compressed:
             What the training of this tick added to the weights of the k senders.
         sent : tensor (k,), int64
             Messages that each sender has sent before.
-        layout : lib.batched.layout.Layout
+        layout : lib.weights.Layout
         seeds : list of int
             Of this message of each sender.
         """

@@ -10,15 +10,13 @@ import warnings
 
 import torch
 
-from lib import batchnorm, scores
-from lib.batched.fallback import WAYS, SerialNetwork, network
+from lib import batchnorm, scores, sphere
+from lib.batched.fallback import WAYS, SerialNetwork, network, reestimated
 from lib.batched.gradients import gradients
-from lib.batched.grouped import GroupedNetwork
-from lib.batched.layout import Layout
-from lib.flat import copy_of, flatten
 from lib.gossip.algorithms import mixed_by
 from lib.gossip.mailbox import Mailbox, write_rows
 from lib.gossip.recorder import score
+from lib.weights import Layout, copy_of, flatten
 
 
 class StackedNodes:
@@ -144,7 +142,7 @@ class StackedNodes:
 
     def _variance(self, name, rows):
         """Variance of each layer (k, layers) of rows of the weights; what is averaged beside them has no layers."""
-        return self.layout.variance(rows) if name == "weights" else rows[:, :0]
+        return sphere.variances(rows, self.layout) if name == "weights" else rows[:, :0]
 
     def _mix(self, name, nodes, system, own, mean, variance):
         """Replace rows of the weights, or of what is averaged beside them, by what a system makes of them."""
@@ -154,7 +152,7 @@ class StackedNodes:
 
     def variance(self):
         """Variance of each layer of each node, (N, layers)."""
-        return self.layout.variance(self.weights)
+        return sphere.variances(self.weights, self.layout)
 
     def distance(self):
         """L1 and L2 distance of each node's weights from the mean model, (N, 2)."""
@@ -176,28 +174,21 @@ class StackedNodes:
             Inputs for which batch-norm statistics are computed first, instead of the running ones.
         """
         everybody = torch.arange(len(self.weights), device=self.weights.device)
-        norms = {} if calibration is None else batchnorm.batch_norms(self.model)
-        if batchnorm.depends_on_batch(self.model) or (norms and not isinstance(self.network, GroupedNetwork)):
+        if batchnorm.depends_on_batch(self.model):
             models = (load_node(self.model, self.weights, self.buffers, node) for node in everybody.tolist())
             return torch.tensor([score(model, split, calibration) for model in models], dtype=torch.float64)
         parts = []
         for nodes in everybody.split(self.chunk):
             parameters = self.layout.views(self.weights[nodes])
             buffers = self._buffers(nodes)
-            if norms:
-                buffers |= self._calibrated(parameters, buffers, norms, calibration)
+            if calibration is not None:
+                buffers = reestimated(self.network, parameters, buffers, calibration)
             outputs = [self.network(parameters, buffers, x, training=False) for x in split.x.split(batch)]
             parts.append(scores.of_networks(split, torch.cat(outputs, 1)))
         return torch.cat(parts)
 
     def _buffers(self, nodes):
         return {name: values[nodes] for name, values in self.buffers.items()}
-
-    def _calibrated(self, parameters, buffers, norms, images):
-        """Running statistics of one batch: from zeros, one pass leaves each norm's momentum times them."""
-        fresh = {name: torch.zeros_like(buffers[name]) for name in batchnorm.running_statistics(self.model)}
-        self.network(parameters, buffers | fresh, images, training=True)
-        return {name: values / norms[name.rpartition(".")[0]].momentum for name, values in fresh.items()}
 
     def state(self):
         """Everything that changes, as a nested dict of tensors."""

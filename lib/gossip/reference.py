@@ -8,6 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
+from lib.weights import is_weight
+
 
 def federated(server, clients, batch, *, rounds, lr, momentum):
     """Algorithm 1, federated learning: clients start from the server's model and train, the server averages.
@@ -97,7 +99,7 @@ def mix(model, received, *, beta, corrected):
     """``w <- beta w + (1 - beta) mean(received)``; then weight tensors get the mean variance of the received ones."""
     for own, *others in zip(model.parameters(), *received, strict=True):
         averaged = beta * own + (1 - beta) * sum(others) / len(others)
-        if corrected and own.ndim >= 2:
+        if corrected and is_weight(own):
             variance = sum(other.var(correction=0) for other in others) / len(others)
             averaged = correct(averaged, variance)
         own.copy_(averaged)

@@ -13,10 +13,8 @@ import torch
 from torch import nn
 
 from lib import models, scopes, seeds, trial
-from lib.batched.layout import Layout
 from lib.checkpoint import NoCheckpoint
 from lib.errors import InputError
-from lib.flat import check_same_shape, copy_of
 from lib.gossip import topology
 from lib.gossip.algorithms import Average, LearningSystem
 from lib.gossip.labels import IID
@@ -25,6 +23,7 @@ from lib.gossip.nodes import StackedNodes, load_node
 from lib.gossip.recorder import Recorder
 from lib.gossip.schedule import Schedule
 from lib.progress import bar
+from lib.weights import Layout, check_same_shape, copy_of, is_weight
 
 BACKENDS = {"stacked": StackedNodes, "loop": LoopNodes}
 STATISTICS = ("kept", "averaged", "reestimated")
@@ -147,7 +146,7 @@ class Simulation:
         All parameters of all nodes at the end, also those that are frozen.
     buffers : dict of str to tensor (N, ...)
         Their buffers, by name.
-    layout : lib.batched.layout.Layout
+    layout : lib.weights.Layout
         Which weights are whose.
     labels : tensor (N, classes)
         Label distribution of each node, as drawn, or as its data have it; (N, 1) for a task without classes.
@@ -339,7 +338,7 @@ def _initial_models(task, model, num_nodes, seed, settings, same_start):
         made.to(task.device, task.dtype)
         with torch.no_grad():
             for parameter in made.parameters():
-                if parameter.ndim >= 2 and parameter.requires_grad:
+                if is_weight(parameter) and parameter.requires_grad:
                     parameter.mul_(settings.gain)
         shapes = _shapes(made)
         first, of_first = (made, shapes) if node == 0 else (first, of_first)

@@ -16,9 +16,9 @@ import torch
 from lib import runs, training
 from lib.connectivity import M2M, Path, alignment, connect, curves, neb
 from lib.connectivity.landscape import Plane
-from lib.flat import flatten
 from lib.layers import data_flow
 from lib.studies.modes import Mode, load_mode
+from lib.weights import flatten
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A module of its own, so that no change of a search or of an evaluation trains a 
 from dataclasses import dataclass, field, replace
 
 from lib import models, runs, sources, sphere, tasks, training
+from lib.weights import is_weight
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def mode(config, checkpoint):
     model = models.create(config.model, task, size=config.size, seed=config.seed)
     before = _floats(sphere.variance(model))
     training.train_mode(model, task, config.recipe, seed=config.seed, checkpoint=checkpoint)
-    weights = {name: p.detach() for name, p in model.named_parameters() if sphere.is_weight(p)}
+    weights = {name: p.detach() for name, p in model.named_parameters() if is_weight(p)}
     outcome = {"weights": model.state_dict(), "initial_variance": before, "variance": _floats(sphere.variance(model))}
     outcome["mean"] = {name: float(p.mean()) for name, p in weights.items()}
     for split in ("train", "test"):

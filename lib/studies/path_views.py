@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import models, runs, seeds, sphere
+from lib import models, runs, seeds
 from lib.connectivity import Path, landscape, simplify
 from lib.connectivity.simplification import evenly_spaced
 from lib.connectivity.walker import Connection as Search
@@ -100,20 +100,20 @@ def moves(config, checkpoint):
             batch=64, lr=config.lr, judge_images=len(task.train),
         )  # fmt: skip
         before = walker.vector.clone()
-        walker.move_fraction(walker.flat.names, config.fraction)
+        walker.move_fraction(walker.layout.names, config.fraction)
         walker.correct()
         walker.train(config.sgd_steps)
         walker.correct()
         differences.append(walker.vector - before)
         losses.append(walker.loss_at(walker.vector))
-    return {"values": _by_layer(walker.flat, torch.stack(differences), config.seed), "losses": losses}
+    return {"values": _by_layer(walker.layout, torch.stack(differences), config.seed), "losses": losses}
 
 
-def _by_layer(flat, differences, seed):
+def _by_layer(layout, differences, seed):
     rows = []
     noise = torch.randn(differences.shape, generator=seeds.generator(seed, "noise of the same shape"))
-    for name in sphere.variance(flat.state(flat.vector)):
-        part = flat.slices[name]
+    for name in layout.layers:
+        part = layout.slices[name]
         ours, random = (landscape.singular_values(each[:, part]).tolist() for each in (differences, noise))
         for number, (value, chance) in enumerate(zip(ours, random, strict=True)):
             layer = name.removesuffix(".weight")

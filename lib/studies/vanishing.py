@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch.func import functional_call
 
-from lib import models, seeds, sources, tasks, training
-from lib.batched.layout import Layout
+from lib import models, seeds, sources, sphere, tasks, training
 from lib.gossip import measures, topology
 from lib.gossip.algorithms import average
 from lib.studies.gossip import GraphConfig
+from lib.weights import Layout
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def averaging_steps(config, checkpoint):
         states, fractions = layout.views(start), []
         for _ in range(config.steps + 1):
             rows = torch.cat([part.flatten(1) for part in states.values()], 1)
-            fractions.append((layout.variance(rows) / layout.variance(start)).mean(0))
+            fractions.append((sphere.variances(rows, layout) / sphere.variances(start, layout)).mean(0))
             states = average(states, mixing, target)
         outcome[name] = torch.stack(fractions)
     return outcome

@@ -1,15 +1,86 @@
-"""A model whose parameters are views of one vector: moving, averaging and recording points in weight space.
+"""A network's parameters as one vector, or those of N networks as the rows of a matrix; what a weight tensor is.
 
-The papers speak of a network as a point P and of its layers P_l. Here P is one contiguous vector and a layer
-is a slice of it, so that a step towards another point, an SGD step or a copy is one operation on the vector.
+The papers speak of a network as a point P and of its layers P_l. Here P is one contiguous vector and a layer is a
+slice of it, so that a step towards another point, an SGD step or a copy is one operation on the vector. N networks of
+one architecture, the nodes of a simulation above all, are the rows of one matrix and share one :class:`Layout`.
 """
 
 import copy
+import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from lib.batchnorm import batch_norms
 from lib.errors import InputError
+
+
+def is_weight(tensor):
+    """Whether a parameter is a weight tensor: two dimensions or more, so no bias and no normalisation gain."""
+    return tensor.ndim >= 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each parameter of a model lies in a vector (D,) or in rows (k, D) of all of them.
+
+    Parameters
+    ----------
+    names : tuple of str
+        In the order of the model.
+    shapes : tuple of tuple of int
+    frozen : frozenset of str
+        Parameters that do not require gradients: they stay where they are.
+
+    Examples
+    --------
+    >>> layout = Layout.of(torch.nn.Linear(3, 2))
+    >>> layout.slices["bias"], layout.size, layout.layers
+    (slice(6, 8, None), 8, ('weight',))
+    >>> layout.state(torch.arange(8))["weight"]
+    tensor([[0, 1, 2],
+            [3, 4, 5]])
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    frozen: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, model):
+        """Layout of a ``torch.nn.Module``."""
+        named = dict(model.named_parameters())
+        frozen = frozenset(name for name, p in named.items() if not p.requires_grad)
+        return cls(tuple(named), tuple(tuple(p.shape) for p in named.values()), frozen)
+
+    @cached_property
+    def slices(self):
+        """Slice of each parameter, by name."""
+        slices, start = {}, 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            slices[name] = slice(start, start + math.prod(shape))
+            start += math.prod(shape)
+        return slices
+
+    @property
+    def size(self):
+        """Number of parameters, D."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @cached_property
+    def layers(self):
+        """Names of the weight tensors, which have a variance sphere; paper 2 calls them layers."""
+        shapes = zip(self.names, self.shapes, strict=True)
+        return tuple(name for name, shape in shapes if is_weight(torch.empty(shape, device="meta")))
+
+    def views(self, rows):
+        """Rows (k, D) as parameters by name, (k, *shape)."""
+        return {n: rows[:, self.slices[n]].view(len(rows), *s) for n, s in zip(self.names, self.shapes, strict=True)}
+
+    def state(self, vector):
+        """A vector (D,) as parameters by name (views)."""
+        return {name: view[0] for name, view in self.views(vector[None]).items()}
 
 
 class FlatModel:
@@ -19,39 +90,22 @@ class FlatModel:
     ----------
     module : torch.nn.Module
         The copy; its parameters are views of ``vector`` (D,), their gradients views of ``gradient`` (D,).
-    names : tuple of str
-    slices : dict of str to slice
-        Where each parameter lies in the vector, in the order of the model.
+    layout : Layout
     frozen : set of str
-        Parameters of the model that do not require gradients.
+        Parameters that never receive gradients: at first those that do not in the model.
     """
 
     def __init__(self, model):
-        self.module = copy_of(model)
-        parameters = dict(self.module.named_parameters())
-        self.names = tuple(parameters)
-        self.frozen = {name for name, p in parameters.items() if not p.requires_grad}
-        self.shapes = {name: p.shape for name, p in parameters.items()}
-        self.slices, start = {}, 0
-        for name, parameter in parameters.items():
-            self.slices[name] = slice(start, start + parameter.numel())
-            start += parameter.numel()
+        self.module, self.layout = copy_of(model), Layout.of(model)
+        self.frozen = set(self.layout.frozen)
         self.vector = flatten(model)
         self.gradient = torch.zeros_like(self.vector)
-        for name, parameter in parameters.items():
-            parameter.data = self.view(self.vector, name)
-            parameter.grad = self.view(self.gradient, name)
-
-    def view(self, vector, name):
-        """The part of a vector (D,) that holds one parameter, in the parameter's shape."""
-        return vector[self.slices[name]].view(self.shapes[name])
-
-    def state(self, vector):
-        """A vector (D,) as parameters by name (views)."""
-        return {name: self.view(vector, name) for name in self.names}
+        values, gradients = (self.layout.state(each) for each in (self.vector, self.gradient))
+        for name, parameter in self.module.named_parameters():
+            parameter.data, parameter.grad = values[name], gradients[name]
 
     def freeze(self, names):
-        """Let only parameters receive gradients that are neither named nor frozen in the model."""
+        """Let only parameters receive gradients that are neither named nor frozen for good."""
         names = self.frozen.union(names)
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in names)

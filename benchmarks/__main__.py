@@ -8,10 +8,10 @@ import torch
 
 from benchmarks import gossip, path, training
 from benchmarks.measure import machine
-from lib import paths
+from lib import folders
 from lib.figures import style
 
-os.environ |= {"LIB_RESULTS": str(paths.RESULTS / "bench"), "LIB_PROFILE": f"bench, {platform.machine()}"}
+os.environ |= {"LIB_RESULTS": str(folders.RESULTS / "bench"), "LIB_PROFILE": f"bench, {platform.machine()}"}
 from lib.report import figures, tables
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import paths
+from lib import folders
 from lib.runs import work
 
 PRODUCT_FLOPS = 2 * 1024**3
@@ -79,7 +79,7 @@ def in_fresh_process(function, *arguments):
     """
     call = f"{function.__module__}:{function.__name__}"
     command = [sys.executable, "-m", "benchmarks.measure", call, json.dumps(arguments)]
-    result = subprocess.run(command, cwd=paths.ROOT, check=True, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folders.ROOT, check=True, capture_output=True, text=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 

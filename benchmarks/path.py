@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import product, ratio, seconds
-from lib import models, paths, tasks
+from lib import folders, models, tasks
 from lib.connectivity import M2M, Fixed, connect, connect_abreast
 from lib.connectivity.walker import Connection
 
@@ -80,5 +80,5 @@ def _abreast_of(family, shape):
 
 def drivers():
     """SGD steps to a certified path, from the committed results of the laptop profile."""
-    table = pd.read_csv(paths.RESULTS / "laptop" / "tables" / "m2m-lenet5.csv")
+    table = pd.read_csv(folders.RESULTS / "laptop" / "tables" / "m2m-lenet5.csv")
     return table[["driver", "pair", "SGD steps", "max_loss"]]

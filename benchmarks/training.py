@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from benchmarks.measure import ratio, seconds
-from lib import models, paths, tasks
+from lib import folders, models, tasks
 from lib.augmentation import AUGMENTATIONS
 from lib.connectivity.walker import Walker
 from lib.studies.families import FAMILIES
@@ -137,7 +137,7 @@ def threads():
 
 
 def _wall(workers, threads):
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(paths.ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(folders.ROOT)}
     begin = time.monotonic()
     command = [sys.executable, "-c", _TRAIN, str(threads), str(4 // workers)]
     started = [subprocess.Popen(command, env=environment) for _ in range(workers)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import paths, seeds, storage, torchvision_operators
+from lib import folders, seeds, storage, torchvision_operators
 from lib.errors import InputError
 
 torchvision_operators.define_missing()
@@ -29,7 +29,7 @@ def label_of(name):
     >>> label_of("digits")
     'digits (scikit-learn)'
     """
-    return LABELS.get(JPEG if name == "cifar10" and _jpeg_folder(paths.data_dir()) else name, name)
+    return LABELS.get(JPEG if name == "cifar10" and _jpeg_folder(folders.data_dir()) else name, name)
 
 
 def read(name, *, size=None, data_dir=None):
@@ -75,7 +75,7 @@ def fingerprint(name, data_dir=None):
         they are not the original ones; for CIFAR-10 as JPEG files one of their names and sizes; empty for what is the
         same everywhere (torchvision checks the bytes of what it downloads and of CIFAR).
     """
-    folder = Path(data_dir) if data_dir is not None else paths.data_dir()
+    folder = Path(data_dir) if data_dir is not None else folders.data_dir()
     if name == "cifar10" and (jpeg := _jpeg_folder(folder)):
         return _names_and_sizes(jpeg)
     if folder is None or not folder.is_dir():
@@ -93,7 +93,7 @@ def fingerprint(name, data_dir=None):
 @functools.lru_cache(maxsize=16)
 def _digest(folder, files):
     """Read again only where a name, a size or a time of a file has changed, whatever the process."""
-    known = paths.CACHE / "fingerprints" / hashlib.sha256(repr((folder.resolve(), files)).encode()).hexdigest()
+    known = folders.CACHE / "fingerprints" / hashlib.sha256(repr((folder.resolve(), files)).encode()).hexdigest()
     with contextlib.suppress(OSError, ValueError):
         if re.fullmatch("[0-9a-f]{64}", found := known.read_text()):
             return found
@@ -124,7 +124,7 @@ def _digits():
 def _from_disk(name, data_dir, size, *, check=False):
     from torchvision import datasets
 
-    folder = Path(data_dir) if data_dir is not None else paths.data_dir()
+    folder = Path(data_dir) if data_dir is not None else folders.data_dir()
     if folder is not None and not folder.is_dir():
         raise InputError(f"DATA_DIR='{folder}': no such folder")
     if name == "folder":
@@ -132,7 +132,7 @@ def _from_disk(name, data_dir, size, *, check=False):
     if name == "cifar10" and (jpeg := _jpeg_folder(folder)):
         return None if check else (*_jpeg_images(jpeg), JPEG)
     kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    root, download = (paths.DOWNLOADS, True) if folder is None else (folder, False)
+    root, download = (folders.DOWNLOADS, True) if folder is None else (folder, False)
     try:
         parts = [kind(str(root), train=train, download=download) for train in (True, False)]
     except (RuntimeError, OSError) as error:
@@ -150,7 +150,7 @@ def _channels_first(images):
 
 def _jpeg_folder(folder):
     """The folder of CIFAR-10 as JPEG files, if it is there and torchvision's archive is not; else None."""
-    root = paths.DOWNLOADS if folder is None else folder
+    root = folders.DOWNLOADS if folder is None else folder
     return root / JPEG if (root / JPEG).is_dir() and not (root / "cifar-10-batches-py").is_dir() else None
 
 
@@ -166,7 +166,7 @@ def _jpeg_images(folder):
     Classes are numbered by the alphabet, which is CIFAR-10's own order, and the files of one lie in the order of
     their names.
     """
-    kept = paths.DOWNLOADS / f"{JPEG}-{_names_and_sizes(folder)[:16]}.npz"
+    kept = folders.DOWNLOADS / f"{JPEG}-{_names_and_sizes(folder)[:16]}.npz"
     if not kept.is_file():
         parts = {}
         for part in ("train", "test"):
@@ -217,8 +217,8 @@ def _images(folder):
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     found = []
-    for where, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+    for where, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__")))
         label, shown = Path(where).relative_to(folder).parts[:1], (name for name in sorted(names) if name[0] != ".")
         found += [(Path(where, name), *label) for name in shown if label and name.lower().endswith(IMG_EXTENSIONS)]
     return found

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from functools import partial
 
-# Before anything imports lib.paths, which reads it once.
+# Before anything imports lib.folders, which reads it once.
 _cache = tempfile.TemporaryDirectory(prefix="lib-test-cache-")
 os.environ["LIB_CACHE"] = _cache.name
 for _name in (
@@ -24,7 +24,7 @@ import torch
 from hypothesis import settings
 from nbformat import v4
 
-from lib import paths
+from lib import folders
 from lib.checkpoint import Checkpoint
 
 # No timed assertions, and the same examples on every machine.
@@ -86,9 +86,9 @@ def report(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("results") / "laptop"
     shutil.copytree(
-        paths.RESULTS / "laptop", folder, ignore=shutil.ignore_patterns("executed", "report", "report-*")
+        folders.RESULTS / "laptop", folder, ignore=shutil.ignore_patterns("executed", "report", "report-*")
     )
-    notebook = nbformat.read(paths.NOTEBOOKS / f"{EXECUTED}.ipynb", as_version=4)
+    notebook = nbformat.read(folders.NOTEBOOKS / f"{EXECUTED}.ipynb", as_version=4)
     notebook.cells[-1].outputs = [v4.new_output("stream", text="measured 42\n")]
     run = folder / "executed" / f"{EXECUTED}.ipynb"
     run.parent.mkdir(parents=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from lib import models, paths, runs, tasks
+from lib import folders, models, runs, tasks
 from lib.checkpoint import Checkpoint
 from lib.connectivity import M2M, Fixed, connect
 from lib.studies.m2m import outcome
@@ -59,7 +59,7 @@ def path(config, checkpoint):
     searched = time.monotonic() - began
     result = outcome(found, end, data, interior_points=0) | {"distances": found.distances(end)}
     about = {"anchors": len(found), "search": searched, "saves": _Timed.seconds}
-    (paths.CACHE / "measured.json").write_text(json.dumps(about))
+    (folders.CACHE / "measured.json").write_text(json.dumps(about))
     return result
 
 
@@ -77,7 +77,7 @@ def start(arguments, cache):
     options = [f"--size={arguments.size}", f"--anchors={arguments.anchors}", *["--cluster"] * arguments.cluster]
     return subprocess.Popen(
         [sys.executable, __file__, "--run", *options], start_new_session=True, stdout=subprocess.DEVNULL,
-        env={**os.environ, "LIB_CACHE": str(cache), "PYTHONPATH": f"{paths.ROOT}:{Path(__file__).parent}",
+        env={**os.environ, "LIB_CACHE": str(cache), "PYTHONPATH": f"{folders.ROOT}:{Path(__file__).parent}",
              "OMP_NUM_THREADS": "1", "LIB_CHECKPOINT_SECONDS": os.environ.get("LIB_CHECKPOINT_SECONDS", "5")},
     )  # fmt: skip
 

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import models, seeds, tasks
-from lib.connectivity import Path, alignment
-from lib.connectivity.symmetry import _runs, groups
+from lib.connectivity import Path
+from lib.connectivity.baselines import alignment
+from lib.connectivity.baselines.symmetry import _runs, groups
 from lib.errors import InputError
 from lib.weights import flatten
 

@@ -15,7 +15,7 @@ from run_functions import Config, Inner, everything
 from torch import nn
 from torch.nn import functional as F
 
-from lib import connectivity, gossip, models, paths, runs, sphere, tasks, training
+from lib import connectivity, folders, gossip, models, runs, sphere, tasks, training
 from lib.augmentation import Augmentation
 from lib.errors import InputError
 from lib.report import notebooks
@@ -54,9 +54,9 @@ def train(digits, **recipe):
 DATA = {
     "unknown data set": (lambda d: tasks.load("mnits"), "data='mnits': unknown data set, choose one of digits, mnist"),
     "no such data folder": (lambda d: tasks.load("mnist", data_dir="no/such"), "DATA_DIR='no/such': no such folder"),
-    "data set not there": (lambda d: tasks.load("mnist", data_dir=str(paths.ROOT)), "data='mnist': not found under"),
+    "data set not there": (lambda d: tasks.load("mnist", data_dir=str(folders.ROOT)), "data='mnist': not found under"),
     "no folders of images": (
-        lambda d: tasks.load("folder", data_dir=str(paths.ROOT)),
+        lambda d: tasks.load("folder", data_dir=str(folders.ROOT)),
         "must hold the folders train and test",
     ),
     "tiny images": (lambda d: tasks.load("digits", size=4), "size=4: images must be at least 8 pixels"),
@@ -344,7 +344,7 @@ assert len(CASES) == sum(map(len, PARTS)), "two cases of one name"
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_one_clear_line(name, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setattr(folders, "CACHE", tmp_path)
     call, message = CASES[name]
     with np.errstate(all="ignore"), pytest.raises(InputError, match=message) as caught:
         call(digits)

@@ -11,7 +11,7 @@ import time
 import browser
 import pytest
 
-from lib import paths
+from lib import folders
 
 pytestmark = [
     pytest.mark.xdist_group("report"),
@@ -110,7 +110,7 @@ def test_a_word_of_the_glossary_shows_its_definition(report, tab):
 def jupyterlab(folder, log):
     """Address of a JupyterLab that serves a folder."""
     environment = os.environ | {
-        "PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1", "LIB_RESULTS": str(folder / "results"),
+        "PYTHONPATH": str(folders.ROOT), "OMP_NUM_THREADS": "1", "LIB_RESULTS": str(folder / "results"),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "JUPYTER_CONFIG_DIR": str(folder / "config"),
     }  # fmt: skip
@@ -130,7 +130,7 @@ def jupyterlab(folder, log):
 
 
 def test_jupyterlab_starts_an_explore_notebook_runs_all_cells_and_a_slider_moves_its_figure(tmp_path, tab):
-    shutil.copyfile(paths.NOTEBOOKS / "explore/why-variance-vanishes.ipynb", tmp_path / "notebook.ipynb")
+    shutil.copyfile(folders.NOTEBOOKS / "explore/why-variance-vanishes.ipynb", tmp_path / "notebook.ipynb")
     with jupyterlab(tmp_path, tmp_path / "log") as address:
         tab.show_as(width=1280)
         tab.open(f"{address}lab/tree/notebook.ipynb")

@@ -11,7 +11,7 @@ from torch import nn
 
 from lib import connectivity, gossip, tasks, training
 from lib.checkpoint import Checkpoint, identity
-from lib.connectivity import curves, neb
+from lib.connectivity.baselines import curves, neb
 from lib.errors import InputError
 
 DATA = tasks.load("digits", size=8, device="cpu").subset(100, 20)

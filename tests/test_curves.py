@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from lib import models, tasks
 from lib.checkpoint import Checkpoint
-from lib.connectivity import Path, curves
-from lib.connectivity.curves import Curve
+from lib.connectivity import Path
+from lib.connectivity.baselines import curves
+from lib.connectivity.baselines.curves import Curve
 from lib.errors import InputError
 from lib.layers import data_flow
 from lib.weights import Layout, flatten

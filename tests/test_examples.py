@@ -5,11 +5,11 @@ import importlib
 
 import pytest
 
-from lib import paths
+from lib import folders
 
 WITH_EXAMPLES = sorted(
-    ".".join(file.relative_to(paths.ROOT).with_suffix("").parts)
-    for file in (paths.ROOT / "lib").rglob("*.py")
+    ".".join(file.relative_to(folders.ROOT).with_suffix("").parts)
+    for file in (folders.ROOT / "lib").rglob("*.py")
     if ">>> " in file.read_text(encoding="utf-8")
 )
 

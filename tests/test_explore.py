@@ -7,7 +7,7 @@ import pytest
 import torch
 from IPython.display import Markdown
 
-from lib import paths, tasks
+from lib import folders, tasks
 from lib.connectivity import Path
 from lib.figures import places as draw
 from lib.report import plan, sliders
@@ -15,7 +15,7 @@ from lib.studies import places
 
 
 def test_the_start_page_links_every_notebook_by_its_title():
-    page = (paths.NOTEBOOKS / "README.md").read_text(encoding="utf-8")
+    page = (folders.NOTEBOOKS / "README.md").read_text(encoding="utf-8")
     linked = {file: title for title, file in re.findall(r"\[([^\]]+)\]\((\w+/[^)]+\.ipynb)\)", page)}
     titles = {
         f"{name}.ipynb": nbformat.read(file, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")

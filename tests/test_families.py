@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import models, paths, runs, training
+from lib import folders, models, runs, training
 from lib.checkpoint import NoCheckpoint
 from lib.figures import paths as draw
 from lib.figures import style
@@ -20,7 +20,7 @@ from lib.studies import families, path_tables
 from lib.studies import m2m as study
 
 SEARCH = dict(max_loss=0.08, batch=25, max_sgd_steps=100)
-ROWS = {row["family"]: row for row in csv.DictReader((paths.DATA / "families.csv").open(encoding="utf-8"))}
+ROWS = {row["family"]: row for row in csv.DictReader((folders.DATA / "families.csv").open(encoding="utf-8"))}
 
 
 @pytest.mark.parametrize("size", ["laptop", "paper"])
@@ -123,7 +123,7 @@ def test_the_table_of_families_is_complete():
 
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_the_docs_say_how_large_the_papers_member_is(name):
-    text = (paths.ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    text = (folders.ROOT / "docs" / "families.md").read_text(encoding="utf-8")
     cells = re.search(rf"^\| {name} \|(.*)\|$", text, re.MULTILINE).group(1).split("|")
     shape = (1, 28, 28) if name == "lenet5" else (3, 32, 32)
     here = models.from_entry({"name": name, "size": "paper", "image_shape": shape, "classes": 10})

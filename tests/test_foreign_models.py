@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from lib import paths, tasks, training
+from lib import folders, tasks, training
 from lib.connectivity import Path
 from lib.errors import InputError
 from lib.models import files, foreign
@@ -260,7 +260,7 @@ def small(width, inputs=144):
 def connect(folder, **parameters):
     """The notebook for checkpoints, run by papermill in a folder of the user's: the finished process."""
     words = [word for name, value in parameters.items() for word in ("-y", f"{name}: {value}")]
-    notebook = str(paths.NOTEBOOKS / "explore/connect-your-checkpoints.ipynb")
+    notebook = str(folders.NOTEBOOKS / "explore/connect-your-checkpoints.ipynb")
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, "out.ipynb", *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
@@ -270,7 +270,7 @@ def test_papermill_connects_files_of_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("LIB_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("PYTHONPATH", str(paths.ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(folders.ROOT))
     small = tasks.load("digits", size=12, device="cpu").subset(100)
     for seed, file in ((1, "a.pt"), (2, "b.safetensors")):
         model = foreign.create("mine:small", small, arguments={"width": 8}, seed=seed)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lib import models, tasks, training
 from lib.connectivity import Path
-from lib.connectivity.landscape import Plane, layer_pca, principal_components, sharpness, singular_values
+from lib.connectivity.analysis.landscape import Plane, layer_pca, principal_components, sharpness, singular_values
 from lib.errors import InputError
 from lib.weights import flatten
 

@@ -5,7 +5,8 @@ import torch
 
 from lib import training
 from lib.checkpoint import Checkpoint, NoCheckpoint
-from lib.connectivity import M2M, Adaptive, curves, neb
+from lib.connectivity import M2M, Adaptive
+from lib.connectivity.baselines import curves, neb
 from lib.connectivity.path import Path
 from lib.figures import methods as draw
 from lib.studies import methods, path_tables

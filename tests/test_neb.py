@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from lib import models, tasks
 from lib.checkpoint import Checkpoint
-from lib.connectivity import Path, neb
-from lib.connectivity.neb import AutoNEB, redistribute, tangents
+from lib.connectivity import Path
+from lib.connectivity.baselines import neb
+from lib.connectivity.baselines.neb import AutoNEB, redistribute, tangents
 from lib.errors import InputError
 from lib.weights import flatten
 

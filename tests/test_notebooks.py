@@ -19,14 +19,14 @@ import papermill
 import pytest
 import survive
 
-from lib import paths
+from lib import folders
 from lib.figures import style
 from lib.report import claims, parameters, plan
 
 pytestmark = pytest.mark.xdist_group("notebooks")
 NOTEBOOKS = plan.find()
 NOT_WORTH_READING = re.compile(r"(?<!\.)tensor\([-[\d]|PosixPath\(|\d+ reused, \d+ to run|\d+/\d+ done")
-ITEMS = [row for row in claims.read_rows(paths.DATA / "items.csv") if row["notebook"]]
+ITEMS = [row for row in claims.read_rows(folders.DATA / "items.csv") if row["notebook"]]
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +35,10 @@ def smoke():
     environment = {name: value for name, value in os.environ.items() if name not in ("LIB_CACHE", "DATA_DIR")}
     command = [sys.executable, "-m", "lib.report.notebooks", "--profile", "smoke", "--jobs", "2"]
     # Where tests are spread over processes, the second to ask waits, and finds everything done.
-    lock = Path(tempfile.gettempdir()) / f"lib-smoke-{hashlib.sha256(bytes(paths.ROOT)).hexdigest()[:12]}.lock"
+    lock = Path(tempfile.gettempdir()) / f"lib-smoke-{hashlib.sha256(bytes(folders.ROOT)).hexdigest()[:12]}.lock"
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        return subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=folders.ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_smoke_profile_runs_and_no_claim_fails(smoke):
@@ -49,13 +49,13 @@ def test_smoke_profile_runs_and_no_claim_fails(smoke):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_was_executed(smoke, name):
-    assert f"{name}: reused" in smoke.stdout or (paths.RESULTS / f"smoke/executed/{name}.html").is_file()
-    assert (paths.RESULTS / f"smoke/quantities/{name}.json").is_file()
+    assert f"{name}: reused" in smoke.stdout or (folders.RESULTS / f"smoke/executed/{name}.html").is_file()
+    assert (folders.RESULTS / f"smoke/quantities/{name}.json").is_file()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_outputs_are_worth_reading(smoke, name):
-    notebook = nbformat.read(paths.RESULTS / f"smoke/executed/{name}.ipynb", as_version=4)
+    notebook = nbformat.read(folders.RESULTS / f"smoke/executed/{name}.ipynb", as_version=4)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             texts = [output.get("text", ""), *(t for kind, t in output.get("data", {}).items() if "image" not in kind)]
@@ -66,7 +66,8 @@ def test_outputs_are_worth_reading(smoke, name):
 def test_a_notebook_that_fails_is_named_last_and_its_claims_do_not_count(smoke, tmp_path):
     """In a copy of the tree and its results of a full run, one notebook is made to fail."""
     copy = survive.copy_tree(tmp_path / "copy")
-    shutil.copytree(paths.RESULTS / "smoke", copy / "results/smoke", ignore=shutil.ignore_patterns("report*", ".lock"))
+    unused = shutil.ignore_patterns("report*", ".lock")
+    shutil.copytree(folders.RESULTS / "smoke", copy / "results/smoke", ignore=unused)
     name = "gossip/10-settings-and-algorithms"
     notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("raise KeyError('no such thing')"))
@@ -89,12 +90,12 @@ def test_a_notebook_that_fails_is_named_last_and_its_claims_do_not_count(smoke, 
 @pytest.mark.parametrize("row", ITEMS, ids=lambda row: row["item"])
 def test_item_has_its_notebook_and_its_files(smoke, row):
     assert set(row["notebook"].split()) <= set(NOTEBOOKS)
-    missing = [name for name in row["files"].split() if not (paths.RESULTS / "smoke" / name).is_file()]
+    missing = [name for name in row["files"].split() if not (folders.RESULTS / "smoke" / name).is_file()]
     assert missing == []
 
 
 def test_figures_have_a_caption_a_width_for_print_and_no_text_below_six_points(smoke):
-    pictures = sorted((paths.RESULTS / "smoke/figures").glob("*.pdf"))
+    pictures = sorted((folders.RESULTS / "smoke/figures").glob("*.pdf"))
     assert pictures
     for file in pictures:
         assert file.with_suffix(".md").read_text().startswith("**"), file
@@ -128,7 +129,7 @@ def test_papermill_shows_each_parameter_with_its_help(name):
 
 
 def test_every_profile_fits_every_notebook():
-    profiles = sorted(file.stem for file in (paths.NOTEBOOKS / "profiles").glob("*.yaml"))
+    profiles = sorted(file.stem for file in (folders.NOTEBOOKS / "profiles").glob("*.yaml"))
     assert profiles == ["cifar", "paper", "smoke"]
     planned = {profile: len(plan.plan(profile, "*", {})) for profile in ("laptop", *profiles)}
     assert set(planned.values()) == {len(NOTEBOOKS)}

@@ -8,7 +8,8 @@ import torch
 from test_checkpoint_arguments import COMPUTATIONS, DATA, net
 
 from lib import progress
-from lib.connectivity import alignment, origin
+from lib.connectivity import origin
+from lib.connectivity.baselines import alignment
 
 SAID = {
     "train_mode": "train_mode: .*epoch 2, loss", "connect": "connect: .*distance left .*, SGD steps .*loss",

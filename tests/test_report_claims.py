@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib import paths
+from lib import folders
 from lib.report import claims
 
 PARTS = {"paper": "gossip", "item": "nothing", "source": "abstract", "evidence": "slow machine"}
@@ -66,7 +66,7 @@ def test_only_a_current_notebook_makes_a_verdict_of_this_run(tmp_path, state, ou
 
 def test_missing_quantity_fails_only_if_its_notebooks_ran(tmp_path, monkeypatch):
     (tmp_path / "items.csv").write_text("item,notebook\nnothing,a\nlater,a b\n")
-    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(folders, "DATA", tmp_path)
     ran, later = verdict(tmp_path, {}), verdict(tmp_path, {}, item="later")
     assert (ran.result, ran.failed) == ("not recorded", True)
     assert (later.result, later.failed) == ("not run", False)
@@ -102,7 +102,7 @@ def test_recorded_quantities_make_one_file_that_check_reads(tmp_path, monkeypatc
 
 def test_the_claims_and_items_of_the_bundle_fit_together():
     rows = claims.load()
-    items = {row["item"] for row in claims.read_rows(paths.DATA / "items.csv")}
+    items = {row["item"] for row in claims.read_rows(folders.DATA / "items.csv")}
     assert len({row.id for row in rows}) == len(rows) > 0
     assert {row.item for row in rows} <= items
     assert {profile for row in rows for profile in row.profiles} <= {"smoke", "laptop", "cifar", "paper"}

@@ -7,7 +7,7 @@ import papermill
 import pytest
 from matplotlib.figure import Figure
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 from lib.report import claims, figures, notebooks, parameters, site, tables
 from lib.report.plan import plan
@@ -228,4 +228,4 @@ def test_names_of_files(name):
 def test_profile_without_results(command, capsys):
     assert command(["--profile", "never-run"]) == 2
     assert capsys.readouterr().err.startswith("error: profile='never-run': expected one of cifar, laptop")
-    assert not (paths.RESULTS / "never-run").exists()
+    assert not (folders.RESULTS / "never-run").exists()

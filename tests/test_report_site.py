@@ -11,7 +11,7 @@ import pytest
 import yaml
 from nbformat import v4
 
-from lib import connectivity, gossip, paths
+from lib import connectivity, folders, gossip
 from lib.errors import InputError
 from lib.report import claims, notebook_pages, pages, parameters, plan, readme, site
 
@@ -135,7 +135,7 @@ def test_up_to_date_is_not_built_again_and_what_changed_is(report, tmp_path, mon
 
 def test_failed_and_stale_notebooks_come_before_everything():
     states = {"gossip/03-variance-correction": "failed: cell [3]: KeyError: 'x'", "gossip/08-scalability": "stale"}
-    own = pages.Profile.of("laptop", paths.RESULTS / "laptop", states)
+    own = pages.Profile.of("laptop", folders.RESULTS / "laptop", states)
     sources = {name: "# A title" for name in states}
     first = site.templates().get_template("index.md.j2").render(pages.content(own, sources))
     warned = first[: first.index("## Six results")]
@@ -175,7 +175,7 @@ def test_every_committed_figure_is_on_the_page_of_one_notebook():
     assert {stem: names for stem, names in saved.items() if len(names) > 1} == {}
     patterns = re.compile("|".join(stem.replace("*", "[a-z0-9-]+") for stem in saved))
     for profile in pages.DATA:
-        for png in (paths.RESULTS / profile / "figures").glob("*.png"):
+        for png in (folders.RESULTS / profile / "figures").glob("*.png"):
             assert patterns.fullmatch(f"figures/{png.stem}"), png
 
 
@@ -190,8 +190,8 @@ def test_code_is_folded_but_for_the_method():
 
 def test_headlines_name_quantities_items_and_figures_that_exist():
     quantities = {claim.quantity for claim in claims.load()}
-    items = {row["item"]: row["files"].split() for row in claims.read_rows(paths.DATA / "items.csv")}
-    for row in claims.read_rows(paths.DATA / "headlines.csv"):
+    items = {row["item"]: row["files"].split() for row in claims.read_rows(folders.DATA / "items.csv")}
+    for row in claims.read_rows(folders.DATA / "headlines.csv"):
         assert set(row["quantity"].split()) <= quantities
         assert f"figures/{row['figure']}.png" in items[row["item"]]
 
@@ -200,7 +200,7 @@ def test_the_example_for_papermill_names_parameters_that_the_notebook_has():
     workflow = yaml.safe_load((site.DOCS / "papermill.yml").read_text())
     command = workflow["jobs"]["notebook"]["steps"][3]["run"]
     path = re.search(r"notebooks/(\S+)\.ipynb", command)[1]
-    declared = parameters.declared(nbformat.read(paths.NOTEBOOKS / f"{path}.ipynb", as_version=4), name=path)
+    declared = parameters.declared(nbformat.read(folders.NOTEBOOKS / f"{path}.ipynb", as_version=4), name=path)
     given = re.findall(r"-p (\w+)", command)
     assert given
     assert set(given) <= set(declared)

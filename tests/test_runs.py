@@ -12,7 +12,7 @@ import pytest
 import torch
 from run_functions import Config, Hinted, Inner, OtherInner, Thawed, digest, everything, nested, no_dict
 
-from lib import paths, runs, storage
+from lib import folders, runs, storage
 from lib.checkpoint import Checkpoint
 from lib.errors import InputError
 from lib.runs import cache, contents
@@ -21,7 +21,7 @@ from lib.runs.__main__ import main
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(folders, "CACHE", tmp_path / "cache")
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     return tmp_path / "cache"
 
@@ -257,7 +257,7 @@ STRAY = {
 def test_what_lies_in_the_place_of_an_entry_or_a_checkpoint_is_named_and_replaced(name, caplog, capsys):
     entry, whole = cache.entry(everything, Config()), digest(runs.one(everything, Config(seed=0)))
     cache.remove(entry.folder)
-    beside = entry.checkpoints.with_name(".DS_Store"), paths.CACHE / "runs" / "x"
+    beside = entry.checkpoints.with_name(".DS_Store"), folders.CACHE / "runs" / "x"
     for place in (entry.folder, entry.checkpoints, *beside):
         place.parent.mkdir(parents=True, exist_ok=True)
         STRAY[name](place)

@@ -14,7 +14,7 @@ import pytest
 from distributed import Client
 from run_functions import Config, Training, digest, everything, train
 
-from lib import paths, runs
+from lib import folders, runs
 from lib.errors import InputError
 from lib.progress import progress
 from lib.runs import cluster
@@ -25,7 +25,7 @@ TRAININGS = [Training(seed=seed, epochs=1) for seed in range(3)]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(folders, "CACHE", tmp_path / "cache")
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     monkeypatch.delenv("LIB_WORKERS", raising=False)
     return tmp_path / "cache"
@@ -35,7 +35,7 @@ def folder(tmp_path, monkeypatch):
 def in_process(tmp_path_factory):
     """The digests of the trainings, each run alone in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr(folders, "CACHE", tmp_path_factory.mktemp("cache"))
         return [digest(runs.one(train, config)) for config in TRAININGS]
 
 
@@ -67,7 +67,7 @@ def test_failures_and_workers_killed_for_memory_cost_their_runs_only(monkeypatch
 @contextmanager
 def started(*arguments, **environment):
     """A Dask process of its own, as a user starts it by hand."""
-    here = [str(paths.ROOT), str(Path(__file__).parent)]
+    here = [str(folders.ROOT), str(Path(__file__).parent)]
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments, "--no-dashboard"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(here), "OMP_NUM_THREADS": "1", **environment},

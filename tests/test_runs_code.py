@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 from lib.runs import code
 from lib.runs.code import code_hash, code_hash_of_source
@@ -30,7 +30,7 @@ ELSEWHERE = {"__init__", "unrelated", "runs/__init__", "runs/cache"}
 
 @pytest.fixture(autouse=True)
 def library(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(folders, "ROOT", tmp_path)
     for name, text in SOURCES.items():
         write(tmp_path, name, text)
     return tmp_path

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from lib import paths, sources
+from lib import folders, sources
 from lib.runs import cache, code
 from lib.studies import gossip, modes
 from lib.studies import m2m as connectivity
@@ -22,16 +22,16 @@ STUDIES = {
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")
-    shutil.copytree(paths.ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(folders.ROOT / "lib", root / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     return root
 
 
 @pytest.mark.parametrize(
     ("edited", "anew"),
     [
-        ("connectivity/neb", {"methods"}),
-        ("connectivity/curves", {"methods"}),
-        ("connectivity/simplification", set()),
+        ("connectivity/baselines/neb", {"methods"}),
+        ("connectivity/baselines/curves", {"methods"}),
+        ("connectivity/analysis/simplification", set()),
         ("connectivity/llpf", {"paths", "methods"}),
         ("studies/methods", {"methods"}),
         ("studies/vanishing", {"vanishing"}),
@@ -45,7 +45,7 @@ def tree(tmp_path_factory):
     ],
 )
 def test_an_edit_makes_anew_what_uses_it_and_nothing_else(tree, monkeypatch, edited, anew):
-    monkeypatch.setattr(paths, "ROOT", tree)
+    monkeypatch.setattr(folders, "ROOT", tree)
     file = tree / "lib" / f"{edited}.py"
     text, before = file.read_text(), {name: code.code_hash(module) for name, module in STUDIES.items()}
     file.write_text(f"{text}\nedited = True\n")
@@ -84,7 +84,7 @@ def test_runs_on_a_folder_depend_on_what_is_in_it_and_not_on_where_it_lies(tmp_p
 
 
 def test_images_are_read_once_for_all_processes_until_a_file_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(folders, "CACHE", tmp_path / "cache")
     folder, read = write_images(tmp_path / "images", b"1"), []
     original = type(folder).read_bytes
     monkeypatch.setattr(type(folder), "read_bytes", lambda file: read.append(file.name) or original(file))

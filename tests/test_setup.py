@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lib import paths
+from lib import folders
 
 TARGETS = [
     "help",
@@ -31,7 +31,7 @@ TARGETS = [
 
 
 def pins():
-    lines = (paths.ROOT / "requirements.txt").read_text().splitlines()
+    lines = (folders.ROOT / "requirements.txt").read_text().splitlines()
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
@@ -57,28 +57,28 @@ def test_what_the_requirements_need_is_pinned_too():
 
 
 def test_conda_and_pip_install_the_same_pins():
-    environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((folders.ROOT / "environment.yml").read_text())
     assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-r requirements.txt"]}]
-    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
+    project = tomllib.loads((folders.ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["dependencies"]
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
     assert project["project"]["requires-python"] == ">=3.11"
 
 
 def test_binder_installs_the_same_pins_and_lib():
-    environment = yaml.safe_load((paths.ROOT / "binder/environment.yml").read_text())
+    environment = yaml.safe_load((folders.ROOT / "binder/environment.yml").read_text())
     assert environment["dependencies"] == ["python=3.11", "pip", {"pip": ["-r ../requirements.txt", "-e .."]}]
 
 
 def test_one_version_in_all_places():
-    version = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())["version"] == version
-    assert f"\n## {version}\n" in (paths.ROOT / "CHANGELOG.md").read_text()
+    version = tomllib.loads((folders.ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((folders.ROOT / "CITATION.cff").read_text())["version"] == version
+    assert f"\n## {version}\n" in (folders.ROOT / "CHANGELOG.md").read_text()
 
 
 def test_workflows_are_yaml_and_call_targets_that_exist():
-    targets = re.findall(r"^([a-z-]+):", (paths.ROOT / "Makefile").read_text(), re.MULTILINE)
-    for file in (paths.ROOT / ".github/workflows").glob("*.yml"):
+    targets = re.findall(r"^([a-z-]+):", (folders.ROOT / "Makefile").read_text(), re.MULTILINE)
+    for file in (folders.ROOT / ".github/workflows").glob("*.yml"):
         steps = [step for job in yaml.safe_load(file.read_text())["jobs"].values() for step in job["steps"]]
         called = [step["run"].split()[1] for step in steps if step.get("run", "").startswith("make ")]
         assert called
@@ -86,15 +86,15 @@ def test_workflows_are_yaml_and_call_targets_that_exist():
 
 
 def test_all_packages_are_listed():
-    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())
-    folders = {file.parent.relative_to(paths.ROOT) for file in (paths.ROOT / "lib").rglob("*.py")}
-    assert set(project["tool"]["setuptools"]["packages"]) == {".".join(folder.parts) for folder in folders}
+    project = tomllib.loads((folders.ROOT / "pyproject.toml").read_text())
+    packages = {file.parent.relative_to(folders.ROOT) for file in (folders.ROOT / "lib").rglob("*.py")}
+    assert set(project["tool"]["setuptools"]["packages"]) == {".".join(package.parts) for package in packages}
 
 
 def make(*arguments, **environment):
     given = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "PYTHON")}
     return subprocess.run(
-        ["make", "-C", str(paths.ROOT), "--no-print-directory", *arguments],
+        ["make", "-C", str(folders.ROOT), "--no-print-directory", *arguments],
         env={**given, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -127,13 +127,13 @@ def test_python_too_old_or_missing_is_one_line(tmp_path):
 
 
 def test_ci_runs_the_tests():
-    script = paths.ROOT / ".ci" / "run"
+    script = folders.ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("make test")
 
 
 def test_the_code_of_the_readme_runs(capsys):
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    text = (folders.ROOT / "README.md").read_text(encoding="utf-8")
     example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     exec(example, {})
     max_loss, accuracy = map(float, capsys.readouterr().out.split())
@@ -141,10 +141,11 @@ def test_the_code_of_the_readme_runs(capsys):
     assert accuracy > 0.85
 
 
-@pytest.mark.parametrize("file", ["README.md", *(f"docs/{each.name}" for each in (paths.ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("file", ["README.md", *(f"docs/{each.name}" for each in (folders.ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(file):
-    text = (paths.ROOT / file).read_text(encoding="utf-8")
+    text = (folders.ROOT / file).read_text(encoding="utf-8")
     targets = [target.partition("#")[0] for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text)]
     pages = {"figures.md", "claims.md", "map.md", "index.md"}  # the report's build writes them
-    missing = [each for each in targets if each not in pages and not (paths.ROOT / file).parent.joinpath(each).exists()]
+    at = (folders.ROOT / file).parent
+    missing = [each for each in targets if each not in pages and not at.joinpath(each).exists()]
     assert missing == []

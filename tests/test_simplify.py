@@ -9,7 +9,7 @@ from torch import nn
 
 from lib import tasks
 from lib.connectivity import Path
-from lib.connectivity.simplification import evenly_spaced, simplify
+from lib.connectivity.analysis.simplification import evenly_spaced, simplify
 from lib.errors import InputError
 
 x = torch.zeros(6, 1, 8, 8)

@@ -8,7 +8,7 @@ from module_kinds import GROUPED, KINDS, OTHERS, task
 
 from lib import connectivity, training
 from lib.batchnorm import batch_norms
-from lib.paths import ROOT
+from lib.folders import ROOT
 from lib.weights import same_constants
 
 PAGE = (ROOT / "docs" / "supported.md").read_text(encoding="utf-8")

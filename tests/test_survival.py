@@ -13,7 +13,7 @@ import run_functions
 import survive
 from run_functions import Training, digest, train
 
-from lib import paths
+from lib import folders
 from lib.checkpoint import Checkpoint, NoCheckpoint
 from lib.connectivity import M2M, Adaptive, Fixed
 from lib.studies import gossip
@@ -27,7 +27,7 @@ def run_until(folder, moment):
     seen = started.stat().st_size if started.exists() else 0
     process = subprocess.Popen(
         [sys.executable, run_functions.__file__, str(folder)],
-        env={"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(folders.ROOT), "OMP_NUM_THREADS": "1"},
     )
     while process.poll() is None and not (started.exists() and started.stat().st_size > seen):
         time.sleep(0.01)
@@ -44,7 +44,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
     assert not (tmp_path / "digest").exists()
     subprocess.run(
         [sys.executable, run_functions.__file__, str(tmp_path)],
-        env={"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}, check=True,
+        env={"PYTHONPATH": str(folders.ROOT), "OMP_NUM_THREADS": "1"}, check=True,
     )  # fmt: skip
     assert (tmp_path / "digest").read_text() == undisturbed
     steps = [int(line.split()[2]) for line in (tmp_path / "started").read_text().splitlines()]

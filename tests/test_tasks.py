@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from lib import paths, seeds, sources, tasks
+from lib import folders, seeds, sources, tasks
 from lib.augmentation import AUGMENTATIONS, Augmentation
 from lib.errors import InputError
 
@@ -234,7 +234,7 @@ FOLDERS = [
 
 
 def test_cifar_from_jpeg_files_is_labelled_so_and_decoded_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setattr(folders, "DOWNLOADS", tmp_path / "downloads")
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     for part, number in (("train", 3), ("test", 1)):
         for label in range(10):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 from lib.report import context
 
@@ -122,7 +122,7 @@ def record(quantity: str, value: float, *, at_least: bool = False) -> None:
     context.write(path, json.dumps(_recorded, indent=1, sort_keys=True) + "\n")
 
 
-def load(file: Path = paths.DATA / "claims.csv") -> list[Claim]:
+def load(file: Path = folders.DATA / "claims.csv") -> list[Claim]:
     """All claims of `file`; `InputError` names the row that is not usable."""
     rows = read_rows(file)
     for row in rows:
@@ -161,9 +161,9 @@ def judge(
         State of each notebook's results, as :func:`lib.report.plan.states` finds it: only what is current counts as
         reproduced or not. A notebook that is not named has no results.
     """
-    folder = folder or paths.RESULTS / profile
+    folder = folder or folders.RESULTS / profile
     recorded_by = _quantities(folder / "quantities")
-    notebooks = {row["item"]: row["notebook"].split() for row in read_rows(paths.DATA / "items.csv")}
+    notebooks = {row["item"]: row["notebook"].split() for row in read_rows(folders.DATA / "items.csv")}
     verdicts = []
     for claim in load() if claims is None else claims:
         if profile in claim.profiles:
@@ -237,7 +237,7 @@ def conclusion(sentence: str) -> "Markdown":
 
 def check(profile: str, *, states: dict[str, str], folder: Path | None = None) -> list[Verdict]:
     """Judge the claims of `profile`, write ``claims.md`` beside its results, and return the verdicts."""
-    folder = folder or paths.RESULTS / profile
+    folder = folder or folders.RESULTS / profile
     verdicts = judge(profile, states=states, folder=folder)
     head = f"Claims of the papers at profile {profile}. Sources and evidence: data/claims.csv."
     context.write(folder / "claims.md", "\n\n".join([head, markdown(verdicts), summary(verdicts)]) + "\n")
@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
     try:
-        folder = paths.RESULTS / options.profile
+        folder = folders.RESULTS / options.profile
         jobs = plan(options.profile, "*", {}, device=options.device)
         if not folder.is_dir():
             raise InputError(f"profile={options.profile}: no results; run: make reproduce PROFILE={options.profile}")

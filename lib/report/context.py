@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -16,7 +16,7 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 def results() -> Path:
     """Folder of the current profile's results."""
-    return Path(os.environ.get("LIB_RESULTS") or paths.RESULTS / "interactive")
+    return Path(os.environ.get("LIB_RESULTS") or folders.RESULTS / "interactive")
 
 
 def profile() -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import nbformat
 import psutil
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 from lib.report import context
 
@@ -127,14 +127,14 @@ class Process:
     def __init__(self, job, partial, lock):
         order = {
             "source": str(job.source), "output": str(partial), "parameters": job.changes,
-            "folder": str(paths.ROOT), "cell_timeout": cell_timeout(),
+            "folder": str(folders.ROOT), "cell_timeout": cell_timeout(),
         }  # fmt: skip
         read, write = os.pipe()
         self._log = job.executed(".log")
         command = [sys.executable, "-c", "from lib.report import engine; engine.run()", str(write)]
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                command, env=_environment(job), stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=paths.ROOT,
+                command, env=_environment(job), stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=folders.ROOT,
                 pass_fds=[lock, write],
             )  # fmt: skip
         os.close(write)
@@ -226,7 +226,7 @@ def _environment(job):
         "LIB_WRITTEN": str(job.executed(".written")),
         "LIB_PROGRESS": str(job.executed(".progress")),
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, whatever else is installed
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folders.ROOT), os.environ.get("PYTHONPATH")])),
         "PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": "0",
         "OMP_NUM_THREADS": "1",

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 
 import psutil
 
-from lib import paths, runs
+from lib import folders, runs
 from lib.errors import InputError
 from lib.report import claims, parameters, site, times
 from lib.report.display import Display
@@ -136,7 +136,7 @@ def _main(options):
         raise InputError(f"jobs={options.jobs}: expected at least 1")
     changes = parameters.parse_assignments(options.parameters)
     jobs = plan(options.profile, options.notebooks, changes, device=options.device)
-    paths.data_dir()
+    folders.data_dir()
     os.environ["DEVICE"] = options.device
     with Display(jobs) as display:
         outcomes = run(jobs, display=display, side_by_side=options.jobs, again=options.again)

@@ -9,11 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import paths
+from lib import folders
 from lib.report import claims, times
 from lib.report.claims import Claim, Verdict
 
-DOCS = paths.ROOT / "docs"
+DOCS = folders.ROOT / "docs"
 DATA = {"laptop": "digits", "cifar": "CIFAR-10", "paper": "MNIST"}  # what a profile's committed results are of
 FIRST = ("failed", "fails", "stale", "open", "holds")  # bad news first
 
@@ -57,7 +57,7 @@ def committed() -> list[Profile]:
     """The profiles of which there are results, all taken as committed."""
     found = []
     for name in DATA:
-        folder = paths.RESULTS / name
+        folder = folders.RESULTS / name
         names = [file.relative_to(folder / "quantities").with_suffix("").as_posix()
                  for file in (folder / "quantities").rglob("*.json")]  # fmt: skip
         if names:
@@ -97,7 +97,7 @@ def content(own: Profile, notebooks: dict[str, str]) -> dict:
 
 def _items(every):
     """Rows of ``data/items.csv``, each with its figures as (name, profiles that have it); last what is of no item."""
-    items = claims.read_rows(paths.DATA / "items.csv")
+    items = claims.read_rows(folders.DATA / "items.csv")
     listed = {file for item in items for file in item["files"].split()}
     there = {f"figures/{png.name}" for each in every for png in (each.folder / "figures").glob("*.png")}
     items.append({"item": "more", "paper": "ours", "content": "figures that belong to no item of the papers",
@@ -115,7 +115,7 @@ def _rank(claim: Claim, every: list[Profile]) -> int:
 
 def headlines(every: list[Profile]) -> list[dict]:
     """Rows of ``data/headlines.csv``, each with the verdicts of the profiles."""
-    return [_headline(row, every) for row in claims.read_rows(paths.DATA / "headlines.csv")]
+    return [_headline(row, every) for row in claims.read_rows(folders.DATA / "headlines.csv")]
 
 
 def _headline(row, every):

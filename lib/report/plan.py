@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from lib import paths, runs
+from lib import folders, runs
 from lib.errors import InputError
 from lib.report import parameters
 from lib.report.execute import Job, last_error, up_to_date
@@ -21,7 +21,7 @@ from lib.report.execute import Job, last_error, up_to_date
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-def find(folder: Path = paths.NOTEBOOKS) -> dict[str, Path]:
+def find(folder: Path = folders.NOTEBOOKS) -> dict[str, Path]:
     """All notebooks of `folder`, by name: the path without its suffix."""
     files = sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
@@ -40,7 +40,7 @@ def select(patterns: str, known: dict[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in known.items() if name in chosen}
 
 
-def plan(profile: str, patterns: str, changes: dict, *, device: str = "auto", root: Path = paths.ROOT) -> list[Job]:
+def plan(profile: str, patterns: str, changes: dict, *, device: str = "auto", root: Path = folders.ROOT) -> list[Job]:
     """Jobs for the selected notebooks of ``root/notebooks``, every parameter known and of the right type.
 
     Parameters
@@ -85,7 +85,7 @@ def _content(values):
 
         found += filter(None, [sources.fingerprint(name)])
     words = [value for value in values.values() if isinstance(value, str) and value]
-    files = [os.path.join(paths.ROOT, os.path.expanduser(word)) for word in words]
+    files = [os.path.join(folders.ROOT, os.path.expanduser(word)) for word in words]
     files += [file for word in words for file in _module_files(word)]
     return found + [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if os.path.isfile(file)]
 
@@ -129,7 +129,7 @@ def _key(notebook, name, settings):
         *(cell.source for cell in notebook.cells),
         code_hash,
         Path(__file__).with_name("style.mplstyle").read_text(),
-        (paths.ROOT / "requirements.txt").read_text(),
+        (folders.ROOT / "requirements.txt").read_text(),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib import paths
+from lib import folders
 from lib.report import claims, pages, times
 
-README, ITEMS = paths.ROOT / "README.md", paths.ROOT / "docs" / "items.md"
+README, ITEMS = folders.ROOT / "README.md", folders.ROOT / "docs" / "items.md"
 SHOWN = {"lib/connectivity/reference.py": ("tick",), "lib/gossip/reference.py": ("gossip", "mix", "correct")}
 
 
@@ -22,8 +22,8 @@ def headlines() -> str:
     every = pages.committed()
     names = [each.data for each in every]
     lines = [("result", "the paper", *names, "laptop minutes"), ("---",) * (3 + len(names))]
-    notebook_of = {row["item"]: row["notebook"].split() for row in claims.read_rows(paths.DATA / "items.csv")}
-    seconds = times.read(paths.RESULTS / "laptop")
+    notebook_of = {row["item"]: row["notebook"].split() for row in claims.read_rows(folders.DATA / "items.csv")}
+    seconds = times.read(folders.RESULTS / "laptop")
     for row in pages.headlines(every):
         cells = {each.data: f"{claims.number(verdict.ours)}{_unit(row['unit'])} ({_word(verdict)})"
                  for each, verdict in row["verdicts"]}  # fmt: skip
@@ -45,7 +45,7 @@ def _word(verdict):
 
 def methods() -> str:
     """Both methods as code: the functions that the tests compare the library with, without their docstrings."""
-    shown = [_without_docstring(paths.ROOT / file, name) for file, names in SHOWN.items() for name in names]
+    shown = [_without_docstring(folders.ROOT / file, name) for file, names in SHOWN.items() for name in names]
     return "```python\n" + "\n\n\n".join(shown) + "\n```"
 
 
@@ -61,7 +61,7 @@ def _without_docstring(file, name):
 def items() -> str:
     """All items as a markdown table; the last column names the profiles whose results of the item are committed."""
     header = ("paper", "item", "content", "notebook", "evidence of the settings", "committed results")
-    rows = claims.read_rows(paths.DATA / "items.csv")
+    rows = claims.read_rows(folders.DATA / "items.csv")
     return _table([header, ("---",) * len(header), *(_row(row) for row in rows)])
 
 
@@ -72,8 +72,8 @@ def _row(row):
 
 def _committed(row):
     """Profiles for which git has every file of the item."""
-    listed = subprocess.run(["git", "ls-files", "results"], cwd=paths.ROOT, capture_output=True, text=True, check=True)
-    there = set(listed.stdout.splitlines())
+    command = ["git", "ls-files", "results"]
+    there = set(subprocess.check_output(command, cwd=folders.ROOT, text=True).splitlines())
     profiles = sorted({file.split("/")[1] for file in there} - {"bench"})
     files = row["files"].split()
     return ", ".join(p for p in profiles if files and all(f"results/{p}/{file}" in there for file in files)) or "none"

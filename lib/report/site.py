@@ -19,7 +19,7 @@ from pathlib import Path
 import jinja2
 import nbformat
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 from lib.report import claims, notebook_pages, pages, plan
 from lib.report.pages import DOCS
@@ -48,7 +48,7 @@ def build(profile: str, *, states: dict[str, str], folder: Path | None = None) -
     InputError
         If there are no results, or Sphinx refuses a page.
     """
-    folder = folder or paths.RESULTS / profile
+    folder = folder or folders.RESULTS / profile
     if not states:
         raise InputError(f"profile={profile}: no results; run: make reproduce PROFILE={profile}")
     report = folder / "report"
@@ -72,7 +72,7 @@ def executed(folder: Path) -> dict[str, Path]:
 def _lay_out(source, own):
     """Write the pages, and what they show, where Sphinx looks for them."""
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(paths.ROOT / "lib", source / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(folders.ROOT / "lib", source / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     for page in source.glob("*.md"):
         page.write_text(_inside(page.read_text(encoding="utf-8")), encoding="utf-8")
     sources = plan.find()
@@ -139,7 +139,7 @@ def _sphinx(source, built):
     try:
         done = subprocess.run(
             [*command, str(source), str(built)], capture_output=True, text=True, check=False, timeout=SPHINX_SECONDS,
-            env=os.environ | {"PYTHONPATH": str(paths.ROOT)},
+            env=os.environ | {"PYTHONPATH": str(folders.ROOT)},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise InputError(f"report: Sphinx did not end within {SPHINX_SECONDS} seconds and was ended") from None
@@ -156,8 +156,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         jobs = plan.plan(options.profile, "*", {}, device=options.device)
-        known = plan.states(jobs, paths.RESULTS / options.profile)
-        print(f"report: {build(options.profile, states=known).relative_to(paths.ROOT)}")
+        known = plan.states(jobs, folders.RESULTS / options.profile)
+        print(f"report: {build(options.profile, states=known).relative_to(folders.ROOT)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 
-from lib import paths
+from lib import folders
 from lib.runs import cache
 from lib.runs.contents import items
 
@@ -29,7 +29,7 @@ def _list():
         print(f"{item.state:10} {_size(item.size):>9} {_age(item.age):>7}  {item.function}  {config}")
     print(
         f"{len(found)} entries, {_size(sum(item.size for item in found))}, "
-        f"{sum(item.useless for item in found)} stale or damaged, in {paths.CACHE}"
+        f"{sum(item.useless for item in found)} stale or damaged, in {folders.CACHE}"
     )
 
 
@@ -38,7 +38,7 @@ def _clean(everything):
     for item in removed:
         cache.remove(item.folder)
     if everything:
-        shutil.rmtree(paths.CACHE / "fingerprints", ignore_errors=True)
+        shutil.rmtree(folders.CACHE / "fingerprints", ignore_errors=True)
     print(f"removed {len(removed)} entries, {_size(sum(item.size for item in removed))}")
 
 

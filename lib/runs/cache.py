@@ -22,7 +22,7 @@ from pathlib import Path
 
 import safetensors.torch
 
-from lib import paths, storage
+from lib import folders, storage
 from lib.errors import InputError
 from lib.runs.code import code_hash
 from lib.runs.config import canonical
@@ -50,12 +50,12 @@ class Entry:
     @property
     def folder(self):
         """Where the finished run is kept."""
-        return paths.CACHE / "runs" / self.function / self.key
+        return folders.CACHE / "runs" / self.function / self.key
 
     @property
     def checkpoints(self):
         """Where the unfinished run keeps its state."""
-        return paths.CACHE / "checkpoints" / self.function / self.key
+        return folders.CACHE / "checkpoints" / self.function / self.key
 
 
 def entry(function, config):
@@ -92,14 +92,14 @@ def require_writable(entries):
 @contextlib.contextmanager
 def at_home():
     """A file in the cache folder of this process: a worker that finds it (:func:`is_home`) shares the folder."""
-    paths.CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=paths.CACHE, prefix=".client-") as file:
+    folders.CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folders.CACHE, prefix=".client-") as file:
         yield file.name
 
 
 def is_home(probe):
     """Whether this process can write to the cache folder of the one that made the probe, see :func:`at_home`."""
-    return Path(probe).parent == paths.CACHE and Path(probe).is_file() and os.access(paths.CACHE, os.W_OK)
+    return Path(probe).parent == folders.CACHE and Path(probe).is_file() and os.access(folders.CACHE, os.W_OK)
 
 
 def write(entry, outcome, about):

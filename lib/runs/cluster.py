@@ -21,7 +21,7 @@ import torch
 from dask.system import CPU_COUNT
 from distributed import Client, KilledWorker, LocalCluster
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 from lib.progress import progress
 from lib.runs import work
@@ -64,7 +64,7 @@ def local_cluster(workers=None):
     if address := os.environ.get(ADDRESS):
         yield address
         return
-    environment = {"LIB_CACHE": str(paths.CACHE)}
+    environment = {"LIB_CACHE": str(folders.CACHE)}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lib-workers-"))
         stack.enter_context(dask.config.set(_SETTINGS))
@@ -160,7 +160,7 @@ def _spread(client, function, jobs, display, patience, home):
         while waiting and len(running) < max(workers, 1):
             key = next(iter(waiting))
             # The same in all notebooks of a cache folder: one cluster does it once.
-            name = f"{function.__name__}-{key}-{platform.node()}-{paths.CACHE}"
+            name = f"{function.__name__}-{key}-{platform.node()}-{folders.CACHE}"
             running[key] = client.submit(work.execute, function, waiting.pop(key), key, home, key=name)
             running[key].add_done_callback(lambda _, key=key: finished.put(key))
         display.show(len(running) if workers else 0)

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 
 _STARTED = time.time()
@@ -64,7 +64,7 @@ def require_current(function):
         file = _source_file(other)
         if other.startswith("lib.") and other in sys.modules and file.stat().st_mtime > _STARTED:
             raise InputError(
-                f"{file.relative_to(paths.ROOT)} was changed after this process loaded it: "
+                f"{file.relative_to(folders.ROOT)} was changed after this process loaded it: "
                 "restart the kernel or the worker"
             )
 
@@ -111,7 +111,7 @@ def _read_version(name, file, _time, _size):
 def _source_file(name):
     """The file of a module: by its place under ``lib``, else where Python found it."""
     if name.partition(".")[0] == "lib":
-        stem = paths.ROOT.joinpath(*name.split("."))
+        stem = folders.ROOT.joinpath(*name.split("."))
         files = [stem.with_suffix(".py"), stem / "__init__.py"]
     else:
         module = sys.modules.get(name) or importlib.util.find_spec(name)

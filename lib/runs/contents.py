@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from lib import paths
+from lib import folders
 from lib.errors import InputError
 from lib.runs import cache
 from lib.runs.code import code_hash
@@ -65,7 +65,7 @@ def items():
     found = [
         _item(folder, code)
         for kind in ("runs", "checkpoints")
-        for folder in sorted((paths.CACHE / kind).glob("*/*"))
+        for folder in sorted((folders.CACHE / kind).glob("*/*"))
         if folder.is_dir()
     ]
     return sorted(found, key=lambda item: (item.folder.parent, item.age))

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 
 from lib import runs, training
-from lib.connectivity import M2M, Path, alignment, connect, curves, neb
-from lib.connectivity.landscape import Plane
+from lib.connectivity import M2M, Path, connect
+from lib.connectivity.analysis.landscape import Plane
+from lib.connectivity.baselines import alignment, curves, neb
 from lib.layers import data_flow
 from lib.studies.modes import Mode, load_mode
 from lib.weights import flatten
@@ -33,9 +34,9 @@ class Trial:
         One of ``METHODS``.
     sgd_steps : int
         Mini-batches that it may spend.
-    curve : lib.connectivity.curves.Curve
+    curve : lib.connectivity.baselines.curves.Curve
         For curves; SGD steps, kind and bends follow from the method.
-    band : lib.connectivity.neb.AutoNEB
+    band : lib.connectivity.baselines.neb.AutoNEB
         The SGD steps are its budget.
     search : M2M
         For LLPF, with the adaptive driver. Where a path arrives before the SGD steps are spent, LLPF runs again with
@@ -209,7 +210,7 @@ def plane(config, checkpoint):
     Returns
     -------
     dict
-        ``surface``: as of :meth:`lib.connectivity.landscape.Plane.surface`; ``curves``: columns ``method``,
+        ``surface``: as of :meth:`lib.connectivity.analysis.landscape.Plane.surface`; ``curves``: columns ``method``,
         ``x``, ``y`` and ``height``, the distance of the anchor from the plane.
     """
     task = config.through.start.data.load()

@@ -10,8 +10,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import models, runs, seeds
-from lib.connectivity import Path, landscape, simplify
-from lib.connectivity.simplification import evenly_spaced
+from lib.connectivity import Path, simplify
+from lib.connectivity.analysis import landscape
+from lib.connectivity.analysis.simplification import evenly_spaced
 from lib.connectivity.walker import Connection as Search
 from lib.studies.m2m import Connection, m2m
 from lib.studies.modes import Mode, load_mode
@@ -32,7 +33,7 @@ def surface(config, checkpoint):
     Returns
     -------
     dict
-        ``grid``: :meth:`lib.connectivity.landscape.Plane.surface`; ``path``: x, y, distance from the plane
+        ``grid``: :meth:`lib.connectivity.analysis.landscape.Plane.surface`; ``path``: x, y, distance from the plane
         and losses of the path's anchors; ``marks``: x, y of the start, the end and the middle.
     """
     path, task = found_path(config.path)

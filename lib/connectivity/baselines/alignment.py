@@ -3,7 +3,7 @@
 Weight matching of Ainsworth et al., Git Re-Basin, arXiv 2209.04836 (algorithm 1): the units of one group are
 matched with those of the other mode by a linear assignment that maximises the inner product of the weights,
 all other groups as they are, until no group gains any more. The groups come from the traced data flow
-(:mod:`lib.connectivity.symmetry`). The first pass is ours: from the input on, each group is matched by those
+(:mod:`lib.connectivity.baselines.symmetry`). The first pass is ours: from the input on, each group is matched by those
 weights only whose other units are matched already, which recovers a permuted copy exactly.
 """
 
@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from lib import trial
-from lib.connectivity.symmetry import groups
+from lib.connectivity.baselines.symmetry import groups
 from lib.errors import InputError
 from lib.progress import bar
 
@@ -59,7 +59,7 @@ def match(a, b, found, *, progress=None):
     ----------
     a, b : dict of str to tensor
         Parameters by name.
-    found : list of lib.connectivity.symmetry.Group
+    found : list of lib.connectivity.baselines.symmetry.Group
         Members that are not named in ``a`` (running statistics) have no say.
     progress : bool, optional
         Whether to show how far it is; see :func:`lib.progress.bar`.

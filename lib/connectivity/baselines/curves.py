@@ -14,7 +14,7 @@ import torch
 
 from lib import seeds, trial
 from lib.checkpoint import NoCheckpoint
-from lib.connectivity.gradients import Gradients, restore
+from lib.connectivity.baselines.gradients import Gradients, restore
 from lib.connectivity.path import Path
 from lib.connectivity.settings import check_one_of, check_positive
 from lib.errors import InputError

@@ -1,0 +1,1 @@
+"""What a finished path looks like: planes and surfaces of the loss, shorter paths."""

@@ -44,7 +44,7 @@ class Augmentation:
         zero = torch.zeros_like(angle)
         rows = torch.stack([angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero], 1)
         grid = F.affine_grid(rows.view(-1, 2, 3), list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+        return F.grid_sample(x, grid.to(x.dtype), padding_mode="border", align_corners=False)
 
     def _crop(self, x, generator):
         n, _, height, width = x.shape

@@ -27,8 +27,8 @@ def bar(label, total, shown=None):
     total : float
         How much there is to do.
     shown : bool, optional
-        The caller's word: False for nothing, True also in a log, where it is a line every 30 s. By default a person is
-        shown it: in a terminal and in a Jupyter kernel, not in a worker's thread. ``LIB_PROGRESS=off`` is for nothing.
+        The caller's word: False for nothing, True also in a worker's thread. By default it is shown, where stderr is a
+        log as a line every 30 s, but not in a worker's thread. ``LIB_PROGRESS=off`` is for nothing.
 
     Yields
     ------
@@ -36,8 +36,8 @@ def bar(label, total, shown=None):
         ``tell(done, describe)``: so much is done, and ``describe()`` gives a dict of what to say of it; it is called
         only when it is shown, so that the computation does not wait for its own numbers.
     """
-    watched = _is_live() and threading.current_thread() is threading.main_thread()
-    if os.environ.get(FILE) or not (watched if shown is None else shown):
+    default = threading.current_thread() is threading.main_thread()
+    if os.environ.get(FILE) or not (default if shown is None else shown):
         yield lambda done, describe: None
         return
     with contextlib.closing(_Live(label, total) if _is_live() else _Lines(label, total, sys.stderr)) as display:

@@ -281,6 +281,7 @@ GOSSIP = {
     "no simulation": (lambda d: simulate(d, ticks=0), "ticks=0: must be at least 1"),
     "settings twice": (lambda d: simulate(d, settings=gossip.Settings(), lr=0.1), "settings: give one Settings obj"),
     "no rate": (lambda d: simulate(d, lr=0), "lr=0: must be larger than 0"),
+    "nothing to augment": (lambda d: simulate(d, augment=True), "augment=True: the task 'digits' has no augmentation"),
     "all messages lost": (lambda d: simulate(d, message_loss=1), r"message_loss=1: must be in \[0, 1\)"),
     "mixing of another size": (lambda d: gossip.average(torch.ones(3, 2), torch.eye(2)), r"mixing: shape \(2, 2\)"),
     "mixing that grows": (lambda d: gossip.average(torch.ones(2, 2), 2 * torch.eye(2)), "mixing: rows must be non-neg"),

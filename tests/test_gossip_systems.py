@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lib import gossip, tasks
+from lib.augmentation import AUGMENTATIONS
 from lib.errors import InputError
 from lib.gossip import topology
 from lib.gossip.algorithms import LearningSystem
@@ -178,8 +179,9 @@ def test_every_setting_is_a_keyword_and_arrives(digits, graph):
         absence=3, record_every=2, eval_images=10, model_size="paper",
     )  # fmt: skip
     assert set(changed) == {f.name for f in fields}
-    one_by_one = gossip.simulate(digits, "lenet5", graph, ticks=3, seed=0, **changed)
-    at_once = gossip.simulate(digits, "lenet5", graph, ticks=3, seed=0, settings=gossip.Settings(**changed))
+    augmented = dataclasses.replace(digits, augmentation=AUGMENTATIONS["mnist"])
+    one_by_one = gossip.simulate(augmented, "lenet5", graph, ticks=3, seed=0, **changed)
+    at_once = gossip.simulate(augmented, "lenet5", graph, ticks=3, seed=0, settings=gossip.Settings(**changed))
     assert {name: one_by_one.settings[name] for name in changed} == changed
     assert one_by_one.settings == at_once.settings and torch.equal(one_by_one.weights, at_once.weights)
     with pytest.raises(TypeError, match="rate"):

@@ -270,6 +270,8 @@ def simulate(
     initial = _initial_models(task, model, num_nodes, seed, settings, settings.same_start or averaging.same_start)
     first = next(initial)
     task = trial.check(first, task)
+    if settings.augment and task.augmentation is None:
+        raise InputError(f"augment=True: the task '{task.name}' has no augmentation, give it one")
     sampler = labels.deal(task, num_nodes, seed=seeds.derive(seed, "labels"))
     schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)

@@ -1,11 +1,18 @@
 """The registry: every family has both members, at the size that its table says, and learns from its seed alone."""
 
+import functools
+import math
+
 import pytest
 import torch
+from torch import nn
 
-from lib import models, tasks, training
+from lib import connectivity, gossip, models, tasks, training
+from lib.checkpoint import NoCheckpoint
 from lib.connectivity import Path
 from lib.errors import InputError
+from lib.studies import families
+from lib.studies import gossip as study
 from lib.training import Recipe
 
 digits = tasks.load("digits", size=16, device="cpu").subset(200, 40)
@@ -50,12 +57,32 @@ def test_the_laptop_member_is_small_and_learns(name):
     assert Path.linear(trained, trained).scores(0, digits)["train_loss"] < before
 
 
-@pytest.mark.parametrize("name", sorted(set(models.FAMILIES) - {"lenet5", "lenet_caffe", "resnet18", "cct7"}))
+@pytest.mark.parametrize("name", [n for n in families.FAMILIES if n not in ("lenet5", "resnet18", "cct7")])
 def test_the_paper_member_makes_logits_of_cifar_images(name):
     model = models.create(name, cifar_like, size="paper", seed=0).eval()
     with torch.no_grad():
         assert model(cifar_like.test.x).shape == (2, 10)
     assert size(model) > 1_000_000
+
+
+def test_a_family_that_a_user_adds_works_like_the_others(monkeypatch, tmp_path):
+    """From outside of lib: in connectivity, in gossip, in a study, and read back from a file."""
+
+    def build(image_shape, classes, hidden=24):
+        layers = nn.Flatten(), nn.Linear(math.prod(image_shape), hidden), nn.ReLU(), nn.Linear(hidden, classes)
+        return nn.Sequential(*layers)
+
+    monkeypatch.setitem(models.FAMILIES, "mine", models.Family(build, functools.partial(build, hidden=48), build))
+    assert size(models.create("mine", digits, size="medium", seed=0)) > size(models.create("mine", digits, seed=0))
+    recipe = Recipe(epochs=10, batch=25, lr=0.1)
+    a, b = (training.train_mode(models.create("mine", digits, seed=s), digits, recipe, seed=s) for s in (1, 2))
+    driver = connectivity.Adaptive(max_loss=0.5, step=0.1, max_sgd_steps=400)
+    path = connectivity.connect(a, b, digits, connectivity.M2M(lr=0.1, batch=25, driver=driver))
+    assert path.reached(b) and path.max_loss(digits) < 0.5
+    path.save(tmp_path / "path")
+    assert torch.equal(Path.load(tmp_path / "path").anchors, path.anchors)
+    run = study.Run("digits", "mine", study.regular(6, 3), gossip.VarianceCorrected(), 3, seed=0, image_size=16)
+    assert study.gossip_run(run, NoCheckpoint())["history"].tick.tolist()[-1] == 2
 
 
 def test_initial_weights_follow_the_seed():

@@ -1,7 +1,8 @@
 """One registry of architectures: of each family a laptop member (small, for a CPU), a medium and the papers' member.
 
-The LeNets and CCT are written here (:mod:`lib.models.lenet`, :mod:`lib.models.cct`); everything else comes from
-timm and torchvision with a stem for small images (:mod:`lib.models.convolutional`). Laptop members keep the
+The LeNets, CCT and the small residual network of the gossip notebooks are written here; everything else comes from
+timm and torchvision with a stem for small images (:mod:`lib.models.convolutional`). An entry that you add to
+``FAMILIES`` works like the others. Laptop members keep the
 family's building blocks at 7,000 to 170,000 parameters, so that a training step of 64 digits of 16 pixels
 takes milliseconds on one core. Medium members are for real images on a CPU: the papers' blocks and stages, narrower
 (MobileNetV2, EfficientNet and DenseNet of fewer blocks, CCT of two instead of seven).
@@ -15,6 +16,7 @@ from lib.errors import InputError
 from lib.models import convolutional as conv
 from lib.models.cct import CCT
 from lib.models.lenet import CaffeLeNet, LeNet5
+from lib.models.small_resnet import SmallResNet
 
 SIZES = ("laptop", "medium", "paper")
 small = functools.partial
@@ -85,6 +87,7 @@ FAMILIES = {
         small(CCT, depth=2, tokenizer=(32, 64), heads=2, attention_dropout=0.0, stochastic_depth=0.0),
         CCT,
     ),
+    "small_resnet": Family(SmallResNet, SmallResNet, SmallResNet),
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from lib.errors import InputError
 from lib.layers import data_flow
 from lib.studies.modes import Mode, load_mode
 
-FAMILIES = tuple(name for name in models.FAMILIES if name != "lenet_caffe")  # paper 1; the LeNet of Caffe is paper 2's
+FAMILIES = tuple(name for name in models.FAMILIES if name not in ("lenet_caffe", "small_resnet"))  # those of paper 1
 
 _CNN = training.Recipe(epochs=120, batch=256, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="cosine")
 _MOBILE = replace(_CNN, epochs=200, batch=128, weight_decay=4e-5, schedule="step", milestones=(100,))

@@ -14,7 +14,6 @@ from lib.gossip.algorithms import Average, Federated, Isolated, TransferLike, Va
 from lib.gossip.labels import IID
 from lib.gossip.messages import Compressed, Partitioned, Sampled
 from lib.gossip.simulation import Settings, simulate
-from lib.models.small_resnet import SmallResNet
 
 BASE, EVEN = Settings(), IID()
 SYSTEMS = {
@@ -75,7 +74,7 @@ def regular(num_nodes, degree, **more):
 class Run:
     """One simulation; see :func:`lib.gossip.simulate`. ``image_size`` 0 keeps the data set's own.
 
-    ``model`` is a family of ``lib.models`` or "small_resnet".
+    ``model`` is a family of ``lib.models``.
     """
 
     data: str
@@ -106,7 +105,7 @@ def gossip_run(config, checkpoint):
     task = tasks.load(config.data, size=config.image_size or None)
     graph = config.graph.make(config.seed)
     result = simulate(
-        task, _model(config.model, task), graph, averaging=config.averaging, ticks=config.ticks, seed=config.seed,
+        task, config.model, graph, averaging=config.averaging, ticks=config.ticks, seed=config.seed,
         labels=config.labels, settings=config.settings, checkpoint=checkpoint,
     )  # fmt: skip
     by_tick = result.history.groupby("tick")
@@ -118,7 +117,3 @@ def gossip_run(config, checkpoint):
         "evaluated_on": result.settings["evaluated_on"],
         "classes_seen": float(seen.sum(1).double().mean() + 1),
     }  # fmt: skip
-
-
-def _model(name, task):
-    return (lambda seed: SmallResNet(task.image_shape, task.classes)) if name == "small_resnet" else name

@@ -14,7 +14,7 @@ def base_run(
     Parameters
     ----------
     data, model : str
-        A data set, and a family of :mod:`lib.models` (its member of the paper's size) or "small_resnet".
+        A data set, and a family of :mod:`lib.models` (its member of the paper's size).
     image_size : int
         Pixels; 0 for the data set's own size.
     nodes, degree : int

@@ -82,7 +82,7 @@ def local_step():
 
     def grouped():
         for part in torch.arange(NODES).split(nodes.chunk):
-            nodes.train(part, x[:, part], y[:, part], lr=0.01, momentum=0.9)
+            nodes.train(part, x[:, part], y[:, part], lr=torch.full((len(part),), 0.01), momentum=0.9)
 
     candidates = {
         "grouped network (ours)": grouped,

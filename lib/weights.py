@@ -32,6 +32,8 @@ class Layout:
     shapes : tuple of tuple of int
     frozen : frozenset of str
         Parameters that do not require gradients: they stay where they are.
+    biases : bool
+        Whether biases and normalisation parameters count among ``layers``.
 
     Examples
     --------
@@ -46,13 +48,14 @@ class Layout:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     frozen: frozenset[str] = frozenset()
+    biases: bool = False
 
     @classmethod
-    def of(cls, model):
+    def of(cls, model, *, biases=False):
         """Layout of a ``torch.nn.Module``."""
         named = dict(model.named_parameters())
         frozen = frozenset(name for name, p in named.items() if not p.requires_grad)
-        return cls(tuple(named), tuple(tuple(p.shape) for p in named.values()), frozen)
+        return cls(tuple(named), tuple(tuple(p.shape) for p in named.values()), frozen, biases)
 
     @cached_property
     def slices(self):
@@ -72,7 +75,7 @@ class Layout:
     def layers(self):
         """Names of the weight tensors, which have a variance sphere; paper 2 calls them layers."""
         shapes = zip(self.names, self.shapes, strict=True)
-        return tuple(name for name, shape in shapes if is_weight(torch.empty(shape, device="meta")))
+        return tuple(name for name, shape in shapes if self.biases or is_weight(torch.empty(shape, device="meta")))
 
     def views(self, rows):
         """Rows (k, D) as parameters by name, (k, *shape)."""

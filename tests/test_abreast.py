@@ -67,6 +67,7 @@ def test_an_interrupted_search_continues_to_the_same_bytes(tmp_path, interrupted
             "paths abreast need Fixed with min_sgd_steps equal to max_sgd_steps",
         ),
         ({"moving_spheres": True}, [0], "moving_spheres=True: paths abreast stay on the spheres of their starts"),
+        ({"corrected": "moving"}, [0], "corrected='moving': paths abreast correct all layers, give 'all'"),
         ({"order": "random"}, [0], "order='random': paths abreast need an order that they share"),
         ({}, [0, 1], "seeds: 2 for 1 pairs, needs one for each"),
     ],

@@ -142,6 +142,29 @@ def test_max_rule_and_arc_step(modes):
         torch.testing.assert_close(path.anchors[1][part], p + min(1, step / n) * (d - p), rtol=1e-4, atol=1e-6)
 
 
+def test_an_arc_begins_at_the_start_or_where_its_stage_starts(modes, tmp_path, interrupted_after):
+    """The paper's text and its code: they differ by what training did to a layer before it moves."""
+    driver = Fixed(ticks=5, step_a=0, step_c=0.02, stages=((0, "^conv"), (2, "^fc")), unit="module")
+    by_stage = replace(fixed, order="fdf", lr=0.1)
+    texts, code = (replace(by_stage, driver=replace(driver, arc_from=each)) for each in ("start", "stage"))
+    a, b = modes
+    first, second = (connect(a, b, digits, each).anchors for each in (texts, code))
+    assert torch.equal(first[:3], second[:3]) and not torch.equal(first[3], second[3])
+    with pytest.raises(KeyboardInterrupt):
+        connect(a, b, digits, code, checkpoint=interrupted_after(4))
+    assert torch.equal(connect(a, b, digits, code, checkpoint=Checkpoint(tmp_path, every=0)).anchors, second)
+
+
+def test_all_layers_are_corrected_or_those_that_move(modes):
+    driver = Fixed(ticks=3, step_a=0.1, stages=((0, "^conv"), (9, "^fc")))
+    config = replace(fixed, order="fdf", lr=0.1, driver=driver)
+    before = sphere.variance(modes[0])
+    for corrected, layers in (("all", before), ("moving", [name for name in before if name.startswith("conv")])):
+        after = sphere.variance(connect(*modes, digits, replace(config, corrected=corrected)).states()[-2])
+        kept = {name for name in before if torch.isclose(after[name], before[name], rtol=1e-5)}
+        assert kept == set(layers)
+
+
 def test_stages_start_when_the_schedule_says(modes):
     driver = Fixed(ticks=4, step_a=0.5, stages=((0, "^conv"), (2, "^fc")))
     path = connect(*modes, digits, M2M(correction="none", lr=1e-30, batch=50, driver=driver))
@@ -256,6 +279,8 @@ def not_finite():
         (lambda tmp: Adaptive(growth=0.5), "growth=0.5: must be 1 or larger"),
         (lambda tmp: Fixed(ticks=0), "ticks=0: must be larger than 0"),
         (lambda tmp: Fixed(rule="min"), "rule='min': choose one of sum, max"),
+        (lambda tmp: Fixed(arc_from="end"), "arc_from='end': choose one of start, stage"),
+        (lambda tmp: M2M(corrected="some"), "corrected='some': choose one of all, moving"),
         (lambda tmp: Fixed(unit="net"), "unit='net': choose one of tensor, module"),
         (lambda tmp: Fixed(step_a=0), "step_f, step_a, step_c: must not be negative, and one must be larger"),
         (lambda tmp: Fixed(min_sgd_steps=9), "max_sgd_steps=5: must be at least min_sgd_steps=9"),

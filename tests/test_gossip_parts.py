@@ -219,6 +219,6 @@ def test_measures():
 
 def test_averaged_vectors_experiment():
     drawn = vanishing.averaged_vectors(vanishing.Vectors(8, 10_000, 5, 0), None)
-    for name in ("normal", "uniform", "binomial"):
-        assert np.mean(drawn[f"{name} before"]) == pytest.approx(0.25, rel=0.02)
-        assert np.mean(drawn[f"{name} after"]) == pytest.approx(0.25 / 8, rel=0.03)
+    for name, variance in {"normal": 0.25, "uniform": 1 / 12, "binomial": 0.25}.items():
+        assert np.mean(drawn[f"{name} before"]) == pytest.approx(variance, rel=0.02)
+        assert np.mean(drawn[f"{name} after"]) == pytest.approx(variance / 8, rel=0.03)

@@ -13,6 +13,7 @@ from lib.augmentation import Augmentation
 from lib.checkpoint import Checkpoint
 from lib.errors import InputError
 from lib.gossip import topology
+from lib.gossip.schedule import Schedule
 from lib.studies import gossip as study
 
 # Every learning system of the notebooks, and variants of their parameters.
@@ -21,6 +22,7 @@ SYSTEMS = study.SYSTEMS | {
     "corrected, own, before": gossip.VarianceCorrected(0.3, target="own", order="before", epsilon=1e-4),
     "corrected, mixed": gossip.VarianceCorrected(0.7, target="mixed"),
     "federated, part": gossip.Federated(fraction=0.5, local_steps=2, same_start=False, corrected=True),
+    "corrected, also biases": gossip.VarianceCorrected(biases=True),
     "sampled, corrected": gossip.VarianceCorrected(message=gossip.Sampled()),
 }
 
@@ -126,6 +128,32 @@ def test_directed_and_rewired_networks(small):
     assert largest_gap(double(small), directed, gossip.Average(), ticks=20) < 1e-10
     rewired = topology.Rewired(lambda k: topology.random_regular(6, 3, seed=k), 5)
     assert largest_gap(double(small), rewired, gossip.VarianceCorrected(), ticks=20) < 1e-10
+
+
+def test_the_rate_policy_of_the_papers_solver(small, graph):
+    """A node's learning rate falls with its own SGD steps, as Caffe's policy "inv" has it."""
+    settings = gossip.Settings(lr=0.1, lr_policy="inv")
+    schedule = Schedule(graph, list(graph), (10, 10), settings, 0)
+    schedule.steps[:2] = torch.tensor([0, 10_000])
+    assert schedule.learning_rates(torch.tensor([0, 1])).tolist() == pytest.approx([0.1, 0.1 * 2**-0.75])
+    still, falling = (
+        gossip.simulate(small, "lenet5", graph, averaging=gossip.Isolated(), ticks=31, seed=0, lr_policy=policy)
+        for policy in ("constant", "inv")
+    )
+    difference = (still.weights - falling.weights).norm() / still.weights.norm()
+    assert 0 < difference < 1e-3  # after four steps
+
+
+def test_biases_are_corrected_where_asked(small, graph):
+    names = {}
+    for biases in (False, True):
+        system = gossip.VarianceCorrected(beta=0, biases=biases)
+        run = gossip.simulate(small, "lenet5", topology.complete(6), averaging=system, ticks=1, seed=0, batch=8, lr=0.1)
+        last = run.variance.set_index("layer")
+        names[biases] = set(last.index)
+        if biases:  # biases start at 0: what a step gave them has the variance that the received models have
+            torch.testing.assert_close(last.averaged["fc3.bias"], last.trained["fc3.bias"], rtol=0.05, atol=0)
+    assert names[True] - names[False] == {f"{name}.bias" for name in ("conv1", "conv2", "fc1", "fc2", "fc3")}
 
 
 def test_seeds(small, graph):

@@ -174,7 +174,8 @@ def test_every_setting_is_a_keyword_and_arrives(digits, graph):
     assert all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     assert {f.name: f.default for f in fields} == {f.name: parameters[f.name].default for f in fields}
     changed = dict(
-        lr=0.02, momentum=0.5, batch=4, augment=True, interval=(3, 4), min_received=0.5, mixing="metropolis",
+        lr=0.02, lr_policy="inv", momentum=0.5, batch=4, augment=True, interval=(3, 4), min_received=0.5,
+        mixing="metropolis",
         same_start=True, gain=1.5, mix_momentum=True, statistics="averaged", message_loss=0.1, absent=0.2,
         absence=3, record_every=2, eval_images=10, model_size="paper",
     )  # fmt: skip

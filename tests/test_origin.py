@@ -49,6 +49,32 @@ def test_a_move_shrinks_weights_and_their_biases_by_one_share(modes):
     torch.testing.assert_close(path.anchors[1], 0.8 * path.anchors[0])
 
 
+def test_as_the_published_script_a_layer_moves_towards_its_own_weights_rescaled(modes):
+    large, small = modes
+    targets = sphere.variance(small)
+    still = replace(config, ticks=2, lr=1e-30, step_a=0.5, aim="rescaled", policy="constant")
+    path = to_origin(large, digits, still, targets=targets)
+    before, first, second = (sphere.variance(state) for state in path.states())
+    for name, target in targets.items():
+        left = [float(((each[name] / target).sqrt() - 1).detach()) for each in (before, first, second)]
+        if left[0] > 0:
+            assert left[1:] == pytest.approx([left[0] / 2, left[0] / 4], rel=1e-3)
+    moved = to_origin(large, digits, replace(still, ticks=60, lr=0.05), targets=targets)
+    ends = sphere.variance(moved.states()[-1])
+    assert all(float((ends[name] / target).detach()) == pytest.approx(1, abs=0.2) for name, target in targets.items())
+
+
+def test_layer_norm_stays_or_grows():
+    model = models.create("cct7", digits, seed=0)
+    norms = [f"{name}.weight" for name, each in model.named_modules() if isinstance(each, nn.LayerNorm)]
+    for choice, factor in (("stays", 1.0), ("grows", 1.2)):
+        path = to_origin(model, digits, replace(config, ticks=1, lr=1e-30, step_a=0.2, layer_norm=choice))
+        before, after = path.states()
+        assert norms
+        for name in norms:
+            torch.testing.assert_close(after[name], factor * before[name])
+
+
 def test_normalisation_does_not_move():
     model = models.create("resnet18", digits, seed=0)
     path = to_origin(model, digits, replace(config, ticks=1, lr=1e-30, step_a=0.2))

@@ -71,6 +71,8 @@ def _check(pairs, task, config, seeds):
         raise InputError(f"momentum={config.momentum}: paths abreast take plain SGD steps, give 0")
     if config.moving_spheres:
         raise InputError("moving_spheres=True: paths abreast stay on the spheres of their starts, give False")
+    if config.corrected != "all":
+        raise InputError(f"corrected='{config.corrected}': paths abreast correct all layers, give 'all'")
     if config.order == "random":
         raise InputError("order='random': paths abreast need an order that they share")
     if not pairs or len(seeds) != len(pairs):
@@ -111,7 +113,7 @@ class _Points:
     def follow_spheres(self):
         """Stay: the spheres are those of the starts."""
 
-    def correct(self, *, epsilon=0.0):
+    def correct(self, names=None, *, epsilon=0.0):
         """Project every weight tensor of every point onto its sphere, in place."""
         sphere.correct_rows_(self.vector, self.spheres, self.layout, epsilon=epsilon)
         self._stay()

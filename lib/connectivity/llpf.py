@@ -114,9 +114,10 @@ class _Search:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def correct(self, wanted):
+    def correct(self, wanted, moving):
+        """Correct the variance if that is ``wanted``, of all layers or of those that are ``moving``."""
         if wanted:
-            self.walk.correct(epsilon=self.config.epsilon)
+            self.walk.correct(None if self.config.corrected == "all" else moving, epsilon=self.config.epsilon)
 
     def check_finite(self, loss, layers):
         if loss != loss or loss == float("inf"):
@@ -215,7 +216,7 @@ class _AdaptiveSearch(_Search):
         walk, driver, moving = self.walk, self.driver, self.walk.layers[self.stage]
         walk.set_progress(self.stage, progress)
         walk.move_fraction(moving, fraction)
-        self.correct(self.config.before)
+        self.correct(self.config.before, moving)
         goal = self.goal
         for chunk in range(driver.sgd_steps // driver.chunk):
             loss = float(walk.train(driver.chunk).mean())
@@ -223,7 +224,7 @@ class _AdaptiveSearch(_Search):
             last = chunk + 1 == driver.sgd_steps // driver.chunk
             if loss > driver.look * (driver.max_loss if last else goal):
                 continue
-            self.correct(self.config.after)
+            self.correct(self.config.after, moving)
             judged = self._judge(driver.max_loss if last else goal)
             if judged <= goal or last:
                 return judged, judged <= goal
@@ -277,15 +278,22 @@ class FixedSearch(_Search):
     def __init__(self, connection, config):
         super().__init__(connection, config)
         self.units = _units(connection.layout, self.driver.unit)
-        self.arcs = {unit: connection.arc(part) for unit, part in self.units.items()}
+        self.names = {unit: [n for n, part in connection.layout.slices.items() if _within(part, whole)]
+                      for unit, whole in self.units.items()}  # fmt: skip
         self.starts = self._schedule(connection)
+        self._measure_arcs()
+
+    def _measure_arcs(self):
+        self.arcs = {unit: self.walk.arc(part) for unit, part in self.units.items()}
+
+    def _state(self):
+        return super()._state() | {"arcs": self.arcs}
 
     def _schedule(self, connection):
         """The tick at which each unit starts to move."""
         layer_of = {name: number for number, layer in enumerate(connection.layers) for name in layer}
         starts = {}
-        for unit, part in self.units.items():
-            name = next(n for n in connection.layout.names if connection.layout.slices[n].start == part.start)
+        for unit, (name, *_) in self.names.items():
             if self.driver.stages:
                 ticks = [tick for tick, pattern in self.driver.stages if re.search(pattern, name)]
                 starts[unit] = min(ticks, default=self.driver.ticks)
@@ -299,15 +307,18 @@ class FixedSearch(_Search):
     def tick(self):
         """The paper's tick: move, correct, train, correct, record."""
         walk, driver = self.walk, self.driver
+        if driver.arc_from == "stage" and self.ticks in self.starts.values():
+            self._measure_arcs()
         moving = [unit for unit, start in self.starts.items() if start <= self.ticks]
         for unit in moving:
             self._move(self.units[unit], self.arcs[unit])
         walk.follow_spheres()
-        self.correct(self.config.before)
+        names = [name for unit in moving for name in self.names[unit]]
+        self.correct(self.config.before, names)
         loss = walk.train_until_low(
             min_sgd_steps=driver.min_sgd_steps, max_sgd_steps=driver.max_sgd_steps, stop_loss=driver.stop_loss
         )
-        self.correct(self.config.after)
+        self.correct(self.config.after, names)
         if (self.ticks + 1) % driver.record_every == 0:
             self._record(loss, moving)
 
@@ -331,6 +342,10 @@ class FixedSearch(_Search):
         """The final step exactly onto D (ours): a straight segment that is judged like all others."""
         self.record(self.walk.destination)
         self.log.append({"tick": self.ticks, "sgd_steps": self.walk.sgd_steps, "loss": float("nan")})
+
+
+def _within(part, whole):
+    return whole.start <= part.start and part.stop <= whole.stop
 
 
 def _units(layout, unit):

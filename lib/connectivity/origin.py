@@ -28,6 +28,8 @@ from lib.weights import is_weight
 
 POLICIES = {"variance": 1.0, "root": 0.5, "constant": 0.0}
 ROUTES = ("moving", "origin")
+AIMS = ("origin", "rescaled")
+LAYER_NORMS = ("stays", "grows")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,14 @@ class M2O:
     ticks : int
         Most ticks; fewer where all layers reach their targets.
     step_f, step_a : float
-        The step of a layer of norm n is step_a n + step_f, and never beyond its target.
+        The step of a layer at distance n from its aim is step_a n + step_f, and never beyond its target.
+    aim : {"origin", "rescaled"}
+        What a layer moves towards: the origin, as the paper says, or its own weights rescaled to the target variance.
+        The latter, with the policy "constant", is what the only published script does for modes of different spheres;
+        it corrects no variance, so a layer that has arrived is not held.
+    layer_norm : {"stays", "grows"}
+        Gains and offsets of layer norm stay, as batch norm does, or move away from the origin by the same rule, as in
+        the reference code.
     policy : {"variance", "root", "constant"}
         Learning rate of a layer: times Var(P_l)/v_l (AngleConformal), times its square root, or as it is.
     min_sgd_steps, max_sgd_steps : int
@@ -57,6 +66,8 @@ class M2O:
     step_f: float = 0.0
     step_a: float = 0.01
     policy: str = "variance"
+    aim: str = "origin"
+    layer_norm: str = "stays"
     min_sgd_steps: int = 5
     max_sgd_steps: int = 100
     stop_loss: float = 0.02
@@ -66,7 +77,7 @@ class M2O:
 
     def __post_init__(self):
         check_positive(self, "batch", "lr")
-        check_one_of(self, policy=POLICIES)
+        check_one_of(self, policy=POLICIES, aim=AIMS, layer_norm=LAYER_NORMS)
         check_schedule(self, "step_f", "step_a")
 
 
@@ -178,6 +189,7 @@ class _Descent(Walker):
         self.targets = torch.stack([found.new_tensor(targets.get(name, 0.0)) for name in self.units])
         self.targets, self.starts = torch.minimum(self.targets, found), found
         self.spheres = dict(zip(self.units, self.targets, strict=True))
+        self.growing = _layer_norms(self.flat) if config.layer_norm == "grows" else []
         self.rates = torch.ones_like(self.vector)
         self.log, self.ticks = [], 0
 
@@ -209,7 +221,8 @@ class _Descent(Walker):
             min_sgd_steps=self.config.min_sgd_steps, max_sgd_steps=self.config.max_sgd_steps,
             stop_loss=self.config.stop_loss,
         )
-        self.project([name for name, hold in zip(self.units, arrived, strict=True) if hold])
+        if self.config.aim == "origin":
+            self.project([name for name, hold in zip(self.units, arrived, strict=True) if hold])
         self.ticks += 1
         if loss != loss or loss == float("inf"):
             raise FloatingPointError(f"path to the origin diverged at tick {self.ticks}: loss {loss}")
@@ -220,14 +233,22 @@ class _Descent(Walker):
     def _move(self):
         """Shrink the layers that have not arrived; the variances they have then."""
         variances = self._variances()
-        norms = torch.stack([self.vector[self.layout.slices[name]].norm() for name in self.units])
-        fraction = self.config.step_a + self.config.step_f / norms.clamp_min(1e-30)
         beyond = 1 - (self.targets / variances.clamp_min(1e-30)).sqrt()
+        fraction = self._fraction(self.units, 1.0 if self.config.aim == "origin" else beyond)
         kept = 1 - torch.minimum(fraction, beyond).clamp(0, 1)
         for members, factor in zip(self.units.values(), kept, strict=True):
             for name in members:
                 self.vector[self.layout.slices[name]].mul_(factor)
+        for name, fraction in zip(self.growing, self._fraction(self.growing, 1.0), strict=True):
+            self.vector[self.layout.slices[name]].mul_(1 + fraction)
         return variances * kept.square()
+
+    def _fraction(self, names, distance):
+        """The step of each named parameter as a fraction of its norm, for a distance that is such a fraction too."""
+        if not names:
+            return self.vector.new_empty(0)
+        norms = torch.stack([self.vector[self.layout.slices[name]].norm() for name in names])
+        return self.config.step_a * distance + self.config.step_f / norms.clamp_min(1e-30)
 
     def _variances(self):
         return torch.stack([self.vector[self.layout.slices[name]].var(correction=0) for name in self.units])
@@ -256,6 +277,12 @@ class _Descent(Walker):
             return
         self.vector.copy_(state["vector"])
         self.ticks, self.sgd_steps, self.log = state["ticks"], state["sgd_steps"], state["log"]
+
+
+def _layer_norms(flat):
+    """Names of the parameters of layer norms that are not frozen."""
+    modules = {name: each for name, each in flat.module.named_modules() if isinstance(each, torch.nn.LayerNorm)}
+    return [name for name in flat.layout.names if name.rpartition(".")[0] in modules and name not in flat.frozen]
 
 
 def _units(names, weights):

@@ -6,6 +6,8 @@ from lib.connectivity.walker import ORDERS
 from lib.errors import InputError
 
 CORRECTIONS = ("none", "before", "after", "both")
+CORRECTED = ("all", "moving")
+ARCS = ("start", "stage")
 RULES = ("sum", "max")
 UNITS = ("tensor", "module")
 
@@ -82,6 +84,9 @@ class Fixed:
         ours); arc = r phi with r the mean norm of start and destination and phi the angle between them.
     rule : {"sum", "max"}
         "sum" as in the paper; the reference code takes max(step_f + step_c arc, step_a n).
+    arc_from : {"start", "stage"}
+        Where arcs begin: at the start of the path (the paper), or where the point is when a stage starts to move (the
+        reference code, which then measures the arcs of all layers anew).
     unit : {"tensor", "module"}
         What a distance n is measured over; the reference merges LeNet5's biases with their weights.
     min_sgd_steps, max_sgd_steps : int
@@ -100,6 +105,7 @@ class Fixed:
     step_a: float = 0.001
     step_c: float = 0.0
     rule: str = "sum"
+    arc_from: str = "start"
     unit: str = "tensor"
     min_sgd_steps: int = 5
     max_sgd_steps: int = 5
@@ -108,7 +114,7 @@ class Fixed:
     record_every: int = 1
 
     def __post_init__(self):
-        check_one_of(self, rule=RULES, unit=UNITS)
+        check_one_of(self, rule=RULES, arc_from=ARCS, unit=UNITS)
         check_schedule(self, "step_f", "step_a", "step_c")
 
 
@@ -123,6 +129,9 @@ class M2M:
         Follow the data flow, or the orders of the ablation.
     correction : {"both", "before", "after", "none"}
         When the variance is corrected, relative to the training of a tick.
+    corrected : {"all", "moving"}
+        Which layers: all, as the published reference code does, or those that move, as the authors' later code
+        (twoentartian/LLR2) does.
     moving_spheres : bool
         Whether a layer's target variance goes from Var(P_0) to Var(D) as it moves (ours; crosses spheres
         both ways; both drivers), or stays Var(P_0) (the paper).
@@ -136,6 +145,7 @@ class M2M:
     driver: Adaptive | Fixed = field(default_factory=Adaptive)
     order: str = "fdf"
     correction: str = "both"
+    corrected: str = "all"
     moving_spheres: bool = True
     epsilon: float = 0.0
     batch: int = 64
@@ -143,7 +153,7 @@ class M2M:
     momentum: float = 0.0
 
     def __post_init__(self):
-        check_one_of(self, order=ORDERS, correction=CORRECTIONS)
+        check_one_of(self, order=ORDERS, correction=CORRECTIONS, corrected=CORRECTED)
         check_positive(self, "batch", "lr")
         if not 0 <= self.momentum < 1:
             raise InputError(f"momentum={self.momentum}: must be in [0, 1)")

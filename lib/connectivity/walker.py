@@ -87,9 +87,10 @@ class Walker:
         """The point itself, (D,)."""
         return self.flat.vector
 
-    def correct(self, *, epsilon=0.0):
-        """Project every weight tensor that receives gradients onto its sphere, in place."""
-        active = [name for name in self.weights if self.flat.module.get_parameter(name).requires_grad]
+    def correct(self, names=None, *, epsilon=0.0):
+        """Project weight tensors that receive gradients onto their spheres, in place: all, or those among ``names``."""
+        chosen = self.weights if names is None else [name for name in self.weights if name in names]
+        active = [name for name in chosen if self.flat.module.get_parameter(name).requires_grad]
         self.project(active, epsilon=epsilon)
 
     def project(self, names, *, epsilon=0.0):
@@ -194,8 +195,8 @@ class Connection(Walker):
         return torch.stack([(self.destination[part] - point[part]).norm() for part in parts]).norm()
 
     def arc(self, part):
-        """Length of the arc between the start and the destination of a slice of the vector."""
-        return arc(self.start[part], self.destination[part])
+        """Length of the arc between the point and the destination of a slice of the vector."""
+        return arc(self.vector[part], self.destination[part])
 
     def set_progress(self, stage, progress):
         """Freeze the layers before ``stage``, which have arrived, and set the spheres of the one that moves.

@@ -49,11 +49,14 @@ class LearningSystem:
         SGD steps of a node that is due.
     same_start : bool
         Whether all nodes start from the same initial weights.
+    corrects_biases : bool
+        Whether biases have a variance to be corrected, as weight tensors have.
     """
 
     interval = (10, 10)
     local_steps = 1
     same_start = False
+    corrects_biases = False
 
     def begin(self, schedule):
         """Before the first tick: check, and prepare, the schedule."""
@@ -188,6 +191,9 @@ class VarianceCorrected(Average):
     order : {"after", "before"}
         Correct after mixing with the own model (as the paper's code), or the mean of the received models
         before (as its text); the same for beta = 0.
+    biases : bool
+        Whether biases and normalisation parameters are corrected too, as in the torch rewrite of the reference code;
+        in the paper they are averaged only.
     epsilon : float
         As in :func:`lib.sphere.correct`.
 
@@ -209,6 +215,7 @@ class VarianceCorrected(Average):
 
     target: str = "received"
     order: str = "after"
+    biases: bool = False
     epsilon: float = 0.0
 
     def __post_init__(self):
@@ -218,6 +225,11 @@ class VarianceCorrected(Average):
                 raise InputError(f"{name}='{getattr(self, name)}': choose one of {', '.join(allowed)}")
         if not self.epsilon >= 0:
             raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
+
+    @property
+    def corrects_biases(self):
+        """See :class:`LearningSystem`."""
+        return self.biases
 
     def mix(self, own, mean, received, layout):
         """New weights (k, D) of k nodes; see :meth:`LearningSystem.mix`."""

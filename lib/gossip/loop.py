@@ -19,11 +19,11 @@ class LoopNodes:
 
     chunk = 1
 
-    def __init__(self, models, num_nodes, task, blended=()):
+    def __init__(self, models, num_nodes, task, blended=(), *, biases=False):
         self.models, self.loss = list(models), task.loss
         self.model = self.models[0]
         self.trained = [task.prepared(model) for model in self.models]
-        self.layout = Layout.of(self.models[0])
+        self.layout = Layout.of(self.models[0], biases=biases)
         self.optimisers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in self.models]
         self.inboxes = [[] for _ in self.models]
         self.parts = ("weights", *blended)
@@ -45,7 +45,7 @@ class LoopNodes:
         for k, node in enumerate(due.tolist()):
             optimiser = self.optimisers[node]
             self.models[node].train()
-            optimiser.param_groups[0].update(lr=lr, momentum=momentum)
+            optimiser.param_groups[0].update(lr=float(lr[k]), momentum=momentum)
             before = self._row("weights", node)
             optimiser.zero_grad()
             self.loss(self.trained[node](contiguous(x[:, k])), y[:, k]).backward()

@@ -32,6 +32,8 @@ class StackedNodes:
         For the device, the number type, a trial run and how networks are trained.
     blended : tuple of {"momentum", "statistics"}
         What is averaged beside the weights.
+    biases : bool
+        Whether biases have a variance, as weight tensors have.
 
     Attributes
     ----------
@@ -47,12 +49,12 @@ class StackedNodes:
         Nodes that are best trained at once.
     """
 
-    def __init__(self, models, num_nodes, task, blended=()):
+    def __init__(self, models, num_nodes, task, blended=(), *, biases=False):
         self.loss, like = task.loss, {"device": task.device, "dtype": task.dtype}
         for i, model in enumerate(models):
             if i == 0:
                 inputs = task.train.x[:2]
-                self.model, self.layout = model, Layout.of(model)
+                self.model, self.layout = model, Layout.of(model, biases=biases)
                 self.weights = torch.empty(num_nodes, self.layout.size, **like)
                 self.buffers = {n: b.expand(num_nodes, *b.shape).clone() for n, b in model.named_buffers()}
                 running = batchnorm.running_statistics(model)
@@ -81,6 +83,7 @@ class StackedNodes:
         due : tensor (k,), int64
         x : tensor (B, k, ...)
         y : tensor (B, k, ...)
+        lr : tensor (k,)
 
         Returns
         -------
@@ -93,10 +96,11 @@ class StackedNodes:
         step, _ = gradients(self.trained, self.layout, rows, buffers, x, y, self.loss)
         step.add_(self.momentum.index_select(0, due), alpha=momentum)
         write_rows(self.momentum, due, step)
-        self.weights.index_add_(0, due, step, alpha=-lr)
+        change = step.mul_(-lr.to(step)[:, None])
+        self.weights.index_add_(0, due, change)
         for name, values in buffers.items():
             self.buffers[name][due] = values
-        return step.mul_(-lr)
+        return change
 
     def send(self, senders, messages, mask=None):
         """Put the senders' models into the mailboxes of others.

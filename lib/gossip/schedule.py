@@ -11,6 +11,7 @@ from lib.errors import InputError
 from lib.gossip import topology
 
 NEVER = 2**62
+POLICIES = ("constant", "inv")
 
 
 class Schedule:
@@ -32,13 +33,13 @@ class Schedule:
         The tick in which each node trains next; NEVER for nodes that sleep.
     trained : tensor (N,), bool
         Who has trained since the last averaging of a server.
-    received, sent : tensor (N,)
-        Models that each node holds, and messages that it has sent.
+    received, sent, steps : tensor (N,)
+        Models that each node holds, messages that it has sent, and SGD steps that it has made.
     """
 
     def __init__(self, graph, names, interval, settings, seed):
         self.graph, self.names, self.interval, self.settings, self.seed = graph, names, interval, settings, seed
-        self.next, self.received, self.sent = torch.zeros(3, len(names), dtype=torch.int64)
+        self.next, self.received, self.sent, self.steps = torch.zeros(4, len(names), dtype=torch.int64)
         self.trained = torch.zeros(len(names), dtype=torch.bool)
         self._links = None, None
 
@@ -67,6 +68,13 @@ class Schedule:
         low, high = self.interval
         generator = seeds.generator(self.seed, purpose, tick)
         self.next[nodes] = tick + torch.randint(low, high + 1, (len(nodes),), generator=generator)
+
+    def learning_rates(self, nodes):
+        """Learning rate (k,) of the next SGD step of nodes (k,)."""
+        rates = torch.full((len(nodes),), self.settings.lr, dtype=torch.float64)
+        if self.settings.lr_policy == "inv":  # the solver of Caffe, with its gamma of 1e-4 and power of .75
+            rates *= (1 + 1e-4 * self.steps[nodes]) ** -0.75
+        return rates
 
     def links(self, tick):
         """The :class:`Links` of the tick's graph."""
@@ -100,7 +108,7 @@ class Schedule:
 
     def state(self):
         """What changes, as a dict of tensors."""
-        return {name: getattr(self, name) for name in ("next", "trained", "received", "sent")}
+        return {name: getattr(self, name) for name in ("next", "trained", "received", "sent", "steps")}
 
     def load(self, state):
         """Restore a state."""

@@ -21,7 +21,7 @@ from lib.gossip.labels import IID
 from lib.gossip.loop import LoopNodes
 from lib.gossip.nodes import StackedNodes, load_node
 from lib.gossip.recorder import Recorder
-from lib.gossip.schedule import Schedule
+from lib.gossip.schedule import POLICIES, Schedule
 from lib.progress import bar
 from lib.weights import Layout, check_same_shape, copy_of, is_weight
 
@@ -37,6 +37,9 @@ class Settings:
     ----------
     lr, momentum, batch : float, float, int
         SGD of every node. Momentum is per node.
+    lr_policy : {"constant", "inv"}
+        "inv" is the policy of the paper's Caffe solver: a node's learning rate is ``lr (1 + 1e-4 t)^-0.75`` after
+        ``t`` SGD steps of its own.
     augment : bool
         Whether images are augmented as the task says; the rewrite of the reference code does (MNIST: rotation
         by up to 5 degrees, shift by up to 2 pixels).
@@ -86,6 +89,7 @@ class Settings:
     """
 
     lr: float = 0.01
+    lr_policy: str = "constant"
     momentum: float = 0.9
     batch: int = 64
     augment: bool = False
@@ -115,7 +119,7 @@ class Settings:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
         if self.interval is not None and not 1 <= self.interval[0] <= self.interval[1]:
             raise InputError(f"interval={self.interval}: needs 1 <= smallest <= largest")
-        for name, allowed in (("statistics", STATISTICS), ("mixing", topology.MIXINGS)):
+        for name, allowed in (("statistics", STATISTICS), ("mixing", topology.MIXINGS), ("lr_policy", POLICIES)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}='{getattr(self, name)}': choose one of {', '.join(allowed)}")
 
@@ -196,8 +200,8 @@ class Simulation:
 @scopes.computation()
 def simulate(
     task, model, graph, *, averaging=Average(), ticks, seed, labels=IID(), settings=None,
-    lr=Settings.lr, momentum=Settings.momentum, batch=Settings.batch, augment=Settings.augment,
-    interval=Settings.interval, min_received=Settings.min_received, mixing=Settings.mixing,
+    lr=Settings.lr, lr_policy=Settings.lr_policy, momentum=Settings.momentum, batch=Settings.batch,
+    augment=Settings.augment, interval=Settings.interval, min_received=Settings.min_received, mixing=Settings.mixing,
     same_start=Settings.same_start, gain=Settings.gain, mix_momentum=Settings.mix_momentum,
     statistics=Settings.statistics, message_loss=Settings.message_loss, absent=Settings.absent,
     absence=Settings.absence, record_every=Settings.record_every, eval_images=Settings.eval_images,
@@ -223,7 +227,7 @@ def simulate(
         Of initial weights, label distributions, batches and training intervals.
     labels : IID, Dirichlet, Shards, Halves or Partition
         Which training data each node sees; a task without classes allows IID and Partition.
-    lr, momentum, batch, ..., model_size
+    lr, lr_policy, momentum, batch, ..., model_size
         As in :class:`Settings`.
     settings : Settings, optional
         All of these in one object, instead of one by one.
@@ -257,8 +261,8 @@ def simulate(
     VarianceCorrected above chance
     """
     single = Settings(
-        lr, momentum, batch, augment, interval, min_received, mixing, same_start, gain, mix_momentum, statistics,
-        message_loss, absent, absence, record_every, eval_images, model_size,
+        lr, lr_policy, momentum, batch, augment, interval, min_received, mixing, same_start, gain, mix_momentum,
+        statistics, message_loss, absent, absence, record_every, eval_images, model_size,
     )  # fmt: skip
     if settings is not None and single != Settings():
         raise InputError("settings: give one Settings object or single settings, not both")
@@ -275,7 +279,9 @@ def simulate(
     sampler = labels.deal(task, num_nodes, seed=seeds.derive(seed, "labels"))
     schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)
-    nodes = BACKENDS[backend](itertools.chain([first], initial), num_nodes, task, settings.blended)
+    nodes = BACKENDS[backend](
+        itertools.chain([first], initial), num_nodes, task, settings.blended, biases=averaging.corrects_biases
+    )
     split = task.test.subset(settings.eval_images or len(task.test))
     calibration = task.train.subset(512).x[:] if settings.statistics == "reestimated" else None
     recorder = Recorder(nodes, split, calibration, names)
@@ -384,7 +390,9 @@ def _train(task, averaging, schedule, nodes, sampler, tick):
             if settings.augment and task.augmentation is not None:
                 x = _augmented(task, x, due[part], seed, tick, step)
             with seeds.scope(seed, "forward", tick, step, int(due[part][0])):
-                change = nodes.train(due[part], x, y, lr=settings.lr, momentum=settings.momentum)
+                rates = schedule.learning_rates(due[part])
+                change = nodes.train(due[part], x, y, lr=rates, momentum=settings.momentum)
+            schedule.steps[due[part]] += 1
             if step == averaging.local_steps - 1:
                 averaging.send(tick, due[part], change, schedule, nodes)
 

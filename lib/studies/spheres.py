@@ -11,6 +11,7 @@ from lib import sphere
 from lib.connectivity import M2M, M2O, cross_spheres, to_origin
 from lib.studies.m2m import outcome
 from lib.studies.modes import Mode, load_mode
+from lib.weights import flatten
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,17 @@ def crossing(config, checkpoint):
     Returns
     -------
     dict
-        As of :func:`lib.studies.m2m.m2m`, and ``variances``: by anchor and weight tensor.
+        As of :func:`lib.studies.m2m.m2m`, and ``variances``: by anchor and weight tensor; ``distance``: of each
+        anchor to the end, as a fraction of that of the start.
     """
     task = config.start.data.load()
     start, end = load_mode(config.start, task), load_mode(config.end, task)
     path = cross_spheres(
         start, end, task, route=config.route, m2m=config.m2m, m2o=config.m2o, seed=config.seed, checkpoint=checkpoint
     )
-    return outcome(path, end, task, interior_points=config.interior_points) | {"variances": variances(path)}
+    found = outcome(path, end, task, interior_points=config.interior_points)
+    left = [float((flatten(end) - anchor).norm()) for anchor in path.anchors]
+    return found | {"variances": variances(path), "distance": pd.DataFrame({"distance": left}) / left[0]}
 
 
 @dataclass(frozen=True)

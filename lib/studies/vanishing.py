@@ -34,7 +34,7 @@ def averaged_vectors(config, checkpoint):
         By distribution, a list over repeats of the mean variance before and the variance of the mean.
     """
     normal = torch.distributions.Normal(0.0, 0.5)
-    families = {"normal": normal, "uniform": torch.distributions.Uniform(0.0, 3**0.5),
+    families = {"normal": normal, "uniform": torch.distributions.Uniform(0.0, 1.0),
                 "binomial": torch.distributions.Bernoulli(0.5)}  # fmt: skip
     outcome = {}
     for name, family in families.items():

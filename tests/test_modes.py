@@ -11,19 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import batchnorm, layers, scopes, sphere, tasks, training
-from lib.connectivity import (
-    M2M,
-    M2O,
-    Adaptive,
-    Fixed,
-    Path,
-    connect,
-    connect_abreast,
-    cross_spheres,
-    curves,
-    neb,
-    to_origin,
-)
+from lib.connectivity import M2M, M2O, Adaptive, Fixed, Path, connect, connect_abreast, cross_spheres, to_origin
+from lib.connectivity.baselines import curves, neb
 from lib.errors import InputError
 from lib.weights import copy_of, flatten
 

@@ -23,6 +23,8 @@ from lib.report.execute import Job, Outcome, cell_timeout, execute, up_to_date
 from lib.report.plan import plan, states
 
 INTERRUPT_SECONDS = 6.0  # that an orderly end may take after Ctrl-C
+# Warnings to a person who searches one path. Here tables say whether a path arrived, and the log would be full of them.
+IN_TABLES = "ignore:no path to the destination:UserWarning,ignore:the search may:UserWarning"
 
 def check_data(jobs: list[Job]) -> None:
     """Raise `InputError` if a data set that a notebook names in its parameter `data` is not there."""
@@ -138,6 +140,7 @@ def _main(options):
     jobs = plan(options.profile, options.notebooks, changes, device=options.device)
     folders.data_dir()
     os.environ["DEVICE"] = options.device
+    os.environ.setdefault("PYTHONWARNINGS", IN_TABLES)
     with Display(jobs) as display:
         outcomes = run(jobs, display=display, side_by_side=options.jobs, again=options.again)
         code = 0 if options.only_run else _conclude(jobs, options, display)

@@ -144,7 +144,7 @@ def test_the_rate_policy_of_the_papers_solver(small, graph):
     assert 0 < difference < 1e-3  # after four steps
 
 
-def test_biases_are_corrected_where_asked(small, graph):
+def test_biases_are_corrected_where_asked(small):
     names = {}
     for biases in (False, True):
         system = gossip.VarianceCorrected(beta=0, biases=biases)

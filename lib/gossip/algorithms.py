@@ -49,14 +49,14 @@ class LearningSystem:
         SGD steps of a node that is due.
     same_start : bool
         Whether all nodes start from the same initial weights.
-    corrects_biases : bool
+    biases : bool
         Whether biases have a variance to be corrected, as weight tensors have.
     """
 
     interval = (10, 10)
     local_steps = 1
     same_start = False
-    corrects_biases = False
+    biases = False
 
     def begin(self, schedule):
         """Before the first tick: check, and prepare, the schedule."""
@@ -225,11 +225,6 @@ class VarianceCorrected(Average):
                 raise InputError(f"{name}='{getattr(self, name)}': choose one of {', '.join(allowed)}")
         if not self.epsilon >= 0:
             raise InputError(f"epsilon={self.epsilon}: must be 0 or larger")
-
-    @property
-    def corrects_biases(self):
-        """See :class:`LearningSystem`."""
-        return self.biases
 
     def mix(self, own, mean, received, layout):
         """New weights (k, D) of k nodes; see :meth:`LearningSystem.mix`."""

@@ -280,7 +280,7 @@ def simulate(
     schedule = Schedule(graph, names, settings.interval or averaging.interval, settings, seed)
     averaging.begin(schedule)
     nodes = BACKENDS[backend](
-        itertools.chain([first], initial), num_nodes, task, settings.blended, biases=averaging.corrects_biases
+        itertools.chain([first], initial), num_nodes, task, settings.blended, biases=averaging.biases
     )
     split = task.test.subset(settings.eval_images or len(task.test))
     calibration = task.train.subset(512).x[:] if settings.statistics == "reestimated" else None
